@@ -1,0 +1,294 @@
+//! One attempt, start to end: load, chunk, open the set, reuse, buy what is missing, store it as
+//! it comes, swap.
+
+use std::ops::Range;
+use std::sync::{Arc, Mutex};
+use std::time::Instant;
+
+use futures::stream::{self, StreamExt, TryStreamExt};
+use tokio::sync::{Semaphore, watch};
+use tracing::Instrument;
+
+use super::address::Address;
+use super::patience::Outages;
+use super::progress::Progress;
+use super::writer::WriterMessage;
+use crate::domain::chunking::{self, Chunk};
+use crate::domain::failure::Failure;
+use crate::domain::packing::{halves, pack};
+use crate::domain::recording::Recording;
+use crate::domain::task::Task;
+use crate::ports::{
+    ChunkRow, ChunkSetRequest, Completion, Destination, Embedder, Store, Work,
+};
+use crate::telemetry;
+
+/// What an attempt works with. Cloned for a restart in place.
+#[derive(Clone)]
+pub(super) struct Attempt {
+    pub(super) task: Task,
+    pub(super) store: Arc<dyn Store>,
+    pub(super) embedder: Arc<dyn Embedder>,
+    pub(super) model_name: String,
+    pub(super) requests_in_flight: usize,
+    pub(super) writer: Address<WriterMessage>,
+    /// Rows that may be on their way to the database, all recordings together.
+    pub(super) row_permits: Arc<Semaphore>,
+    /// Until when this process's leases surely hold.
+    pub(super) leased_until: watch::Receiver<Instant>,
+    pub(super) outages: Outages,
+    pub(super) progress: Arc<Progress>,
+}
+
+/// What a successful attempt did.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Done {
+    pub(super) completion: Completion,
+    pub(super) work: Work,
+}
+
+/// A recording cut up, and where its chunks go.
+struct Plan {
+    recording: Arc<Recording>,
+    chunks: Vec<Chunk>,
+    content_hashes: Vec<[u8; 32]>,
+    destination: Arc<Destination>,
+}
+
+impl Attempt {
+    /// Runs it. Whatever was stored stays stored when it fails.
+    pub(super) async fn run(&self) -> Result<Done, Failure> {
+        let span = tracing::info_span!(
+            "process recording",
+            user_id = %self.task.key.user_id,
+            recording_id = self.task.key.recording_id,
+            attempt = self.task.attempts,
+            chunks = tracing::field::Empty,
+        );
+        self.run_in_span().instrument(span).await
+    }
+
+    async fn run_in_span(&self) -> Result<Done, Failure> {
+        if let Some(trace_id) = telemetry::current_trace_id() {
+            self.persist(|| self.store.note_trace(&self.task.lease, &trace_id)).await?;
+        }
+        let source = self.persist(|| self.store.load(&self.task.key)).await?;
+        let recording = Arc::new(source.recording);
+        let (chunks, content_hashes) = cut(recording.clone()).await?;
+        let times: Vec<_> = chunks
+            .iter()
+            .map(|chunk| (chunk.start_secs(&recording), chunk.end_secs(&recording)))
+            .collect();
+        tracing::Span::current().record("chunks", chunks.len());
+        let request = ChunkSetRequest {
+            model_name: self.model_name.clone(),
+            fingerprint: chunking::fingerprint(&content_hashes, &times),
+            digest: source.digest,
+            content_hashes,
+        };
+        // A restart in place may have left rows of this lease with the Writer: they count as
+        // stored once they are, and must not be bought again.
+        let token = self.task.lease.token;
+        self.writer.ask(|reply| WriterMessage::Flush { token, reply }).await;
+        let set = self
+            .persist(|| self.store.open_chunk_set(&self.task.lease, &self.task.key, &request))
+            .await?;
+        let destination = Arc::new(Destination {
+            lease: self.task.lease,
+            chunk_set_id: set.id,
+            key: self.task.key.clone(),
+            model_name: self.model_name.clone(),
+            call_title: recording.title.clone(),
+            call_date: recording.created_at,
+        });
+        let plan =
+            Plan { recording, chunks, content_hashes: request.content_hashes, destination };
+        let mut work = Work { chunks: plan.chunks.len() as u32, ..Work::default() };
+        if set.current {
+            work.chunks_reused = work.chunks;
+        } else {
+            let is_stored = |index: &u32| set.stored.binary_search(index).is_ok();
+            let reusable: Vec<u32> =
+                set.reusable.iter().copied().filter(|index| !is_stored(index)).collect();
+            let missing: Vec<u32> = (0..work.chunks)
+                .filter(|index| !is_stored(index) && reusable.binary_search(index).is_err())
+                .collect();
+            work.chunks_reused = work.chunks - missing.len() as u32;
+            self.reuse(&plan, &reusable).await?;
+            work.tokens = self.embed(&plan, &missing).await?;
+        }
+        let completion = self
+            .persist(|| self.store.complete(&self.task.lease, set.id, work))
+            .await?;
+        Ok(Done { completion, work })
+    }
+
+    /// Stores chunks whose vector another live set holds: nothing is bought.
+    async fn reuse(&self, plan: &Plan, indexes: &[u32]) -> Result<(), Failure> {
+        for page in indexes.chunks(REUSED_ROWS_MAX) {
+            self.store_rows(plan, page.iter().map(|index| (*index, None)).collect()).await?;
+        }
+        Ok(())
+    }
+
+    /// Buys the vectors of the missing chunks and stores each request's as it comes. A chunk that
+    /// is refused does not keep the others from being stored. Returns the tokens bought.
+    async fn embed(&self, plan: &Plan, missing: &[u32]) -> Result<u64, Failure> {
+        let sizes: Vec<usize> = missing
+            .iter()
+            .map(|index| plan.chunks[*index as usize].embedded_text(&plan.recording).len())
+            .collect();
+        let mut limits = self.embedder.limits();
+        limits.inputs_max = limits.inputs_max.min(REQUEST_INPUTS_MAX);
+        let refused = Mutex::new(Vec::new());
+        let tokens = stream::iter(pack(&sizes, &limits))
+            .map(|range| self.embed_request(plan, missing, range, &refused))
+            .buffer_unordered(self.requests_in_flight)
+            .try_fold(0, |sum, tokens| std::future::ready(Ok(sum + tokens)))
+            .await?;
+        let refused = refused.into_inner().unwrap_or_else(std::sync::PoisonError::into_inner);
+        match refused.into_iter().min_by_key(|(index, _)| *index) {
+            Some((_, failure)) => Err(failure),
+            None => Ok(tokens),
+        }
+    }
+
+    /// One request, split for as long as it is refused: down to the one chunk that is to blame.
+    async fn embed_request(
+        &self,
+        plan: &Plan,
+        missing: &[u32],
+        range: Range<usize>,
+        refused: &Mutex<Vec<(u32, Failure)>>,
+    ) -> Result<u64, Failure> {
+        let mut tokens = 0;
+        let mut todo = vec![range];
+        while let Some(range) = todo.pop() {
+            let indexes = &missing[range.clone()];
+            let failure = match self.buy(plan, indexes).await {
+                Ok((vectors, bought)) => {
+                    tokens += bought;
+                    let rows = indexes.iter().copied().zip(vectors.into_iter().map(Some));
+                    self.store_rows(plan, rows.collect()).await?;
+                    continue;
+                }
+                Err(failure) => failure,
+            };
+            let item_failure = |chunk_index| match &failure {
+                Failure::RequestRefused { message } => {
+                    Some(Failure::ChunkRefused { chunk_index, message: message.clone() })
+                }
+                Failure::ProviderRejectsItem { message } => Some(Failure::ProviderRejectsItem {
+                    message: format!("chunk {chunk_index}: {message}"),
+                }),
+                _ => None,
+            };
+            let Some(item_failure) = item_failure(indexes[0]) else { return Err(failure) };
+            match halves(range) {
+                Some((first, second)) => todo.extend([second, first]),
+                None => refused
+                    .lock()
+                    .unwrap_or_else(std::sync::PoisonError::into_inner)
+                    .push((indexes[0], item_failure)),
+            }
+        }
+        Ok(tokens)
+    }
+
+    /// Buys one request's vectors. Where the provider fails, a probe tells whose fault it is.
+    async fn buy(&self, plan: &Plan, indexes: &[u32]) -> Result<(Vec<Vec<f32>>, u64), Failure> {
+        self.wait_for_lease().await;
+        let inputs: Vec<String> = indexes
+            .iter()
+            .map(|index| plan.chunks[*index as usize].embedded_text(&plan.recording))
+            .collect();
+        let _waiting = self.progress.suspend();
+        match self.embedder.embed(&inputs).await {
+            Ok(embedded) => Ok((embedded.vectors, embedded.tokens)),
+            Err(
+                Failure::ProviderUnavailable { message } | Failure::BadAnswer { message },
+            ) => match self.embedder.probe().await {
+                Ok(_) => Err(Failure::ProviderRejectsItem { message }),
+                Err(probe) => Err(probe),
+            },
+            Err(failure) => Err(failure),
+        }
+    }
+
+    /// Hands rows to the Writer and waits until they are stored. Memory is bounded by the permits
+    /// that each row travels with.
+    async fn store_rows(
+        &self,
+        plan: &Plan,
+        vectors: Vec<(u32, Option<Vec<f32>>)>,
+    ) -> Result<(), Failure> {
+        let permits = self.row_permits.clone().acquire_many_owned(vectors.len() as u32).await;
+        // The semaphore is never closed.
+        let permits = Arc::new(permits.map_err(|_| Failure::Shutdown)?);
+        let rows: Arc<[ChunkRow]> =
+            vectors.into_iter().map(|(index, vector)| plan.row(index, vector)).collect();
+        let stored = self
+            .writer
+            .ask(|reply| WriterMessage::Store {
+                destination: plan.destination.clone(),
+                rows: rows.clone(),
+                permits: permits.clone(),
+                reply,
+            })
+            .await;
+        self.progress.moved();
+        stored
+    }
+
+    /// Buys nothing under a lease that may be another's by now: it could be paid for twice.
+    async fn wait_for_lease(&self) {
+        let mut leased_until = self.leased_until.clone();
+        let waits = leased_until.wait_for(|until| *until > Instant::now());
+        if waits.await.is_err() {
+            // The tree is going down and takes this actor with it.
+            std::future::pending::<()>().await;
+        }
+    }
+
+    async fn persist<T, F: Future<Output = Result<T, Failure>>>(
+        &self,
+        operation: impl FnMut() -> F,
+    ) -> Result<T, Failure> {
+        let result = self.outages.wait_out(Some(&self.progress), operation).await;
+        self.progress.moved();
+        result
+    }
+}
+
+/// Inputs of one request, whatever the provider takes: what a crash may make one pay twice, and what
+/// is in memory at once.
+const REQUEST_INPUTS_MAX: usize = 128;
+
+/// Rows of one message to the Writer that reuses vectors; bought rows come by the request.
+const REUSED_ROWS_MAX: usize = 100;
+
+impl Plan {
+    fn row(&self, index: u32, embedding: Option<Vec<f32>>) -> ChunkRow {
+        let chunk = &self.chunks[index as usize];
+        ChunkRow {
+            index,
+            text: chunk.text(&self.recording),
+            content_hash: self.content_hashes[index as usize],
+            speakers: chunk.speakers(&self.recording),
+            start_secs: chunk.start_secs(&self.recording),
+            end_secs: chunk.end_secs(&self.recording),
+            embedding,
+        }
+    }
+}
+
+/// Cuts on a thread of its own: a marathon call takes a while.
+async fn cut(recording: Arc<Recording>) -> Result<(Vec<Chunk>, Vec<[u8; 32]>), Failure> {
+    let cutting = tokio::task::spawn_blocking(move || {
+        let chunks = chunking::chunk(&recording);
+        let hashes = chunks.iter().map(|chunk| chunk.content_hash(&recording)).collect();
+        (chunks, hashes)
+    });
+    // A panic in there is this attempt's.
+    cutting.await.map_err(|_| Failure::Panicked)
+}

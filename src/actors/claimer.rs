@@ -1,0 +1,214 @@
+//! Free slots -> leased tasks. Renews every lease of this process, and claims nothing while the
+//! provider is in trouble or the service goes down.
+
+use std::collections::HashSet;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use ractor::{Actor, ActorProcessingErr, ActorRef};
+use tokio::sync::watch;
+use tokio::task::JoinHandle;
+use uuid::Uuid;
+
+use super::patience::Outages;
+use super::supervisor::SupervisorMessage;
+use crate::domain::failure::Failure;
+use crate::ports::{ClaimOf, Claimed, Store};
+
+/// Leases are renewed this many times in their length, so that one late renewal loses none.
+const RENEWALS_PER_LEASE: u32 = 3;
+/// After a claim that failed, until the next try.
+const CLAIM_AGAIN: Duration = Duration::from_secs(1);
+/// A retry is looked for this much after it falls due, so as not to come a moment early.
+const DUE_MARGIN: Duration = Duration::from_millis(20);
+
+/// Messages of the Claimer.
+pub(super) enum ClaimerMessage {
+    /// Look for work.
+    Poll,
+    /// Renew the leases.
+    Renew,
+    /// A task's ending is stored: its slot is free.
+    Freed(Uuid),
+    /// Claim nothing until [`ClaimerMessage::Resume`]. Leases are still renewed.
+    Pause,
+    /// Claim again.
+    Resume,
+}
+
+/// What the Claimer is given.
+#[derive(Clone)]
+pub(super) struct ClaimerArguments {
+    pub(super) store: Arc<dyn Store>,
+    pub(super) outages: Outages,
+    pub(super) supervisor: ActorRef<SupervisorMessage>,
+    pub(super) worker_id: Uuid,
+    pub(super) slots: u32,
+    pub(super) lease: Duration,
+    /// Told until when all leases of this process surely hold, by the local clock.
+    pub(super) leased_until: watch::Sender<Instant>,
+}
+
+/// What a new incarnation takes over from the one before.
+pub(super) struct Held {
+    pub(super) tokens: HashSet<Uuid>,
+    pub(super) alone: bool,
+    pub(super) paused: bool,
+}
+
+/// The actor.
+pub(super) struct Claimer;
+
+pub(super) struct ClaimerState {
+    arguments: ClaimerArguments,
+    held: Held,
+    /// A task over which a worker died waits until nothing else is in flight.
+    suspect_waits: bool,
+    next_poll: Option<JoinHandle<Result<(), ractor::MessagingErr<ClaimerMessage>>>>,
+}
+
+impl Actor for Claimer {
+    type Msg = ClaimerMessage;
+    type State = ClaimerState;
+    type Arguments = (ClaimerArguments, Held);
+
+    async fn pre_start(
+        &self,
+        _myself: ActorRef<Self::Msg>,
+        (arguments, held): Self::Arguments,
+    ) -> Result<Self::State, ActorProcessingErr> {
+        // Whether a suspect waits is not known yet; looking for one first is safe.
+        Ok(ClaimerState { arguments, held, suspect_waits: true, next_poll: None })
+    }
+
+    async fn post_start(
+        &self,
+        myself: ActorRef<Self::Msg>,
+        state: &mut Self::State,
+    ) -> Result<(), ActorProcessingErr> {
+        let period = state.arguments.lease / RENEWALS_PER_LEASE;
+        myself.send_interval(period, || ClaimerMessage::Renew);
+        myself.cast(ClaimerMessage::Renew)?;
+        Ok(myself.cast(ClaimerMessage::Poll)?)
+    }
+
+    async fn handle(
+        &self,
+        myself: ActorRef<Self::Msg>,
+        message: Self::Msg,
+        state: &mut Self::State,
+    ) -> Result<(), ActorProcessingErr> {
+        match message {
+            ClaimerMessage::Poll => state.poll(&myself).await,
+            ClaimerMessage::Renew => state.renew().await,
+            ClaimerMessage::Freed(token) => {
+                state.held.tokens.remove(&token);
+                state.held.alone &= !state.held.tokens.is_empty();
+                state.poll(&myself).await;
+            }
+            ClaimerMessage::Pause => state.held.paused = true,
+            ClaimerMessage::Resume => {
+                state.held.paused = false;
+                state.poll(&myself).await;
+            }
+        }
+        Ok(())
+    }
+}
+
+impl ClaimerState {
+    async fn poll(&mut self, myself: &ActorRef<ClaimerMessage>) {
+        if let Err(failure) = self.claim(myself).await {
+            self.arguments.outages.note(&failure);
+            self.poll_after(myself, CLAIM_AGAIN);
+        }
+    }
+
+    async fn claim(&mut self, myself: &ActorRef<ClaimerMessage>) -> Result<(), Failure> {
+        if self.held.paused || self.held.alone {
+            return Ok(());
+        }
+        if self.suspect_waits {
+            // A suspect runs alone: take nothing more until the others are done.
+            if !self.held.tokens.is_empty() {
+                return Ok(());
+            }
+            let claimed = self.ask(ClaimOf::Suspect).await?;
+            if !claimed.tasks.is_empty() {
+                self.held.alone = true;
+                return self.start(myself, claimed);
+            }
+        }
+        let free = self.arguments.slots.saturating_sub(self.held.tokens.len() as u32);
+        if free == 0 {
+            return Ok(());
+        }
+        let claimed = self.ask(ClaimOf::Healthy(free)).await?;
+        if claimed.suspect_waits && claimed.tasks.is_empty() && self.held.tokens.is_empty() {
+            // It fell due between two looks.
+            self.poll_after(myself, DUE_MARGIN);
+        }
+        self.start(myself, claimed)
+    }
+
+    async fn ask(&mut self, of: ClaimOf) -> Result<Claimed, Failure> {
+        let arguments = &self.arguments;
+        let asked = Instant::now();
+        let claimed = arguments.store.claim(arguments.worker_id, of, arguments.lease).await?;
+        if self.held.tokens.is_empty() && !claimed.tasks.is_empty() {
+            arguments.leased_until.send_replace(asked + arguments.lease);
+        }
+        self.suspect_waits = claimed.suspect_waits;
+        Ok(claimed)
+    }
+
+    fn start(
+        &mut self,
+        myself: &ActorRef<ClaimerMessage>,
+        claimed: Claimed,
+    ) -> Result<(), Failure> {
+        if let Some(due) = claimed.next_due {
+            self.poll_after(myself, due + DUE_MARGIN);
+        }
+        self.held.tokens.extend(claimed.tasks.iter().map(|task| task.lease.token));
+        if !claimed.tasks.is_empty() {
+            // The supervisor outlives this actor.
+            let _ = self.arguments.supervisor.cast(SupervisorMessage::Start(claimed.tasks));
+        }
+        Ok(())
+    }
+
+    fn poll_after(&mut self, myself: &ActorRef<ClaimerMessage>, after: Duration) {
+        if let Some(timer) = self.next_poll.take() {
+            timer.abort();
+        }
+        self.next_poll = Some(myself.send_after(after, || ClaimerMessage::Poll));
+    }
+
+    /// Renews first after an outage too: an expired lease that nobody took is still ours. The local
+    /// deadline counts from before the renewal was sent.
+    async fn renew(&mut self) {
+        if self.held.tokens.is_empty() {
+            return;
+        }
+        let tokens: Vec<Uuid> = self.held.tokens.iter().copied().collect();
+        let asked = Instant::now();
+        let arguments = &self.arguments;
+        let renewal = arguments.store.renew(&tokens, arguments.lease);
+        let timed = tokio::time::timeout(arguments.lease / RENEWALS_PER_LEASE, renewal);
+        let renewed = timed.await.unwrap_or_else(|_| {
+            Err(Failure::DatabaseUnavailable { message: "no answer to a renewal".into() })
+        });
+        match renewed {
+            Ok(kept) => {
+                arguments.leased_until.send_replace(asked + arguments.lease);
+                let lost: Vec<Uuid> =
+                    tokens.into_iter().filter(|token| !kept.contains(token)).collect();
+                if !lost.is_empty() {
+                    let _ = arguments.supervisor.cast(SupervisorMessage::LeasesLost(lost));
+                }
+            }
+            Err(failure) => arguments.outages.note(&failure),
+        }
+    }
+}

@@ -1,0 +1,117 @@
+//! The supervision tree:
+//!
+//! ```text
+//! Supervisor
+//! ├─ Writer       bounded; the one place that writes chunks   ┐
+//! ├─ Recovery     expired leases, dead chunk sets             │ permanent; 5 restarts in 30 s,
+//! ├─ Claimer      free slots -> leased tasks; renews leases   │ then the process exits 1
+//! ├─ Scheduler    cron ticks and notifications                ┘
+//! └─ Recording    one for each leased task; temporary
+//! ```
+//!
+//! Actors know the outside through [`crate::ports`] only. Nothing is registered by name (names are
+//! global in ractor): a permanent actor is reached through its [`Address`], which outlives it.
+
+mod address;
+mod attempt;
+mod claimer;
+mod patience;
+mod progress;
+mod recording;
+mod recovery;
+mod scheduler;
+mod supervisor;
+mod writer;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use ractor::{Actor, ActorRef, SpawnErr};
+use tokio::sync::watch;
+use tokio::task::JoinHandle;
+use uuid::Uuid;
+
+pub use supervisor::{Status, SupervisorMessage};
+
+use crate::domain::retry::RetryPolicy;
+use crate::ports::{Embedder, Model, Store};
+
+/// What the tree works with and how hard.
+#[derive(Clone)]
+pub struct TreeSettings {
+    /// The database.
+    pub store: Arc<dyn Store>,
+    /// The provider.
+    pub embedder: Arc<dyn Embedder>,
+    /// The model that the embedder speaks for.
+    pub model: Model,
+    /// Names this process in the queue.
+    pub worker_id: Uuid,
+    /// Recordings worked on at once.
+    pub recordings_max: u32,
+    /// Length of a lease; renewed at a third of it.
+    pub lease: Duration,
+    /// Retries of a failed task.
+    pub retry: RetryPolicy,
+    /// Rows of the first insert.
+    pub insert_rows: usize,
+    /// The database's, which the size of later inserts follows; `None` for none.
+    pub statement_timeout: Option<Duration>,
+    /// API requests in flight for one recording.
+    pub requests_in_flight: usize,
+    /// When the queue is reconciled and swept.
+    pub schedule: croner::Cron,
+    /// A recording that makes no progress for this long is ended.
+    pub stall: Duration,
+}
+
+/// A running tree.
+pub struct Tree {
+    supervisor: ActorRef<SupervisorMessage>,
+    status: watch::Receiver<Status>,
+    ended: JoinHandle<()>,
+}
+
+impl Tree {
+    /// Starts the tree.
+    ///
+    /// # Errors
+    /// The supervisor cannot be spawned.
+    pub async fn start(settings: TreeSettings) -> Result<Self, SpawnErr> {
+        let (publish, status) = watch::channel(Status::default());
+        let arguments = supervisor::Arguments { settings, status: publish };
+        let (supervisor, ended) =
+            Actor::spawn(None, supervisor::Supervisor, arguments).await?;
+        Ok(Self { supervisor, status, ended })
+    }
+
+    /// What the tree is doing, as it changes.
+    pub fn status(&self) -> watch::Receiver<Status> {
+        self.status.clone()
+    }
+
+    /// The root, for messages to it.
+    pub fn supervisor(&self) -> &ActorRef<SupervisorMessage> {
+        &self.supervisor
+    }
+
+    /// Stops in order: claiming at once; recordings may finish within `grace`, then they are
+    /// released without using an attempt; the Supervisor goes last.
+    pub async fn stop(mut self, grace: Duration) {
+        // A send to a supervisor that is gone already has nothing left to stop.
+        let _ = self.supervisor.cast(SupervisorMessage::Drain);
+        let idle = |status: &Status| status.is_idle() || status.gave_up.is_some();
+        if tokio::time::timeout(grace, self.status.wait_for(idle)).await.is_err() {
+            let _ = self.supervisor.cast(SupervisorMessage::ReleaseAll);
+            let settled = tokio::time::timeout(RELEASE_TIME, self.status.wait_for(idle)).await;
+            if settled.is_err() {
+                tracing::warn!("leases could not be released in time; they expire by themselves");
+            }
+        }
+        self.supervisor.stop(None);
+        let _ = self.ended.await;
+    }
+}
+
+/// Time to write the releases of a shutdown, after its grace period.
+const RELEASE_TIME: Duration = Duration::from_secs(5);

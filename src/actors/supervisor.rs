@@ -1,0 +1,302 @@
+//! The root. Restarts the permanent actors, starts a Recording for each leased task, and sends
+//! every ending through one place. It never waits for IO: what it must store is stored by tasks
+//! that report back, and kept until they do.
+
+mod children;
+mod endings;
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use ractor::{Actor, ActorCell, ActorId, ActorProcessingErr, ActorRef, SupervisionEvent};
+use tokio::sync::{Semaphore, watch};
+use uuid::Uuid;
+
+use super::TreeSettings;
+use super::attempt::Attempt;
+use super::claimer::ClaimerMessage;
+use super::patience::Outages;
+use super::progress::Progress;
+use super::recording::Recording;
+use crate::domain::circuit::{Circuit, Open};
+use crate::domain::failure::Failure;
+use crate::domain::task::Task;
+use crate::ports::Embedded;
+use children::Children;
+use endings::{Ending, Unsettled};
+
+/// Rows on their way to the database, all recordings together: at 1,536 dimensions some 8 MB.
+const ROWS_IN_FLIGHT_MAX: usize = 1_024;
+/// Between two looks at whether the recordings move.
+const PROGRESS_PERIOD: Duration = Duration::from_secs(5);
+
+/// Messages of the Supervisor.
+pub enum SupervisorMessage {
+    /// Work on these tasks.
+    Start(Vec<Task>),
+    /// Another worker holds these leases now.
+    LeasesLost(Vec<Uuid>),
+    /// A settlement, by its lease's token, was stored or proved needless.
+    Settled(Uuid),
+    /// A settlement could not be stored; send it again.
+    SettleAgain(Uuid),
+    /// Ask the provider whether it works again.
+    Probe,
+    /// What it said.
+    Probed(Result<Embedded, Failure>),
+    /// End recordings that make no progress.
+    CheckProgress,
+    /// Claim nothing more; finish what is in flight.
+    Drain,
+    /// End what is in flight and give its leases back.
+    ReleaseAll,
+}
+
+/// What the tree is doing.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Status {
+    /// Recordings being worked on.
+    pub in_flight: usize,
+    /// Endings that are not stored yet.
+    pub unsettled: usize,
+    /// Why the provider is not called.
+    pub circuit: Option<Open>,
+    /// The tree failed too often to go on.
+    pub gave_up: Option<String>,
+}
+
+impl Status {
+    /// Nothing is in flight and everything is stored.
+    pub fn is_idle(&self) -> bool {
+        self.in_flight == 0 && self.unsettled == 0
+    }
+}
+
+/// What the Supervisor is given.
+pub(super) struct Arguments {
+    pub(super) settings: TreeSettings,
+    pub(super) status: watch::Sender<Status>,
+}
+
+/// The actor.
+pub(super) struct Supervisor;
+
+pub(super) struct SupervisorState {
+    settings: TreeSettings,
+    status: watch::Sender<Status>,
+    children: Children,
+    row_permits: Arc<Semaphore>,
+    leased_until: watch::Sender<Instant>,
+    outages: Outages,
+    running: HashMap<ActorId, Running>,
+    unsettled: HashMap<Uuid, Unsettled>,
+    circuit: Circuit,
+    draining: bool,
+}
+
+/// A Recording in flight.
+struct Running {
+    cell: ActorCell,
+    attempt: Attempt,
+    crashes: u32,
+    /// Why the Supervisor itself ends it.
+    verdict: Option<Failure>,
+}
+
+impl Actor for Supervisor {
+    type Msg = SupervisorMessage;
+    type State = SupervisorState;
+    type Arguments = Arguments;
+
+    async fn pre_start(
+        &self,
+        _myself: ActorRef<Self::Msg>,
+        Arguments { settings, status }: Arguments,
+    ) -> Result<Self::State, ActorProcessingErr> {
+        Ok(SupervisorState {
+            settings,
+            status,
+            children: Children::new(),
+            row_permits: Arc::new(Semaphore::new(ROWS_IN_FLIGHT_MAX)),
+            leased_until: watch::Sender::new(Instant::now()),
+            outages: Outages::new(),
+            running: HashMap::new(),
+            unsettled: HashMap::new(),
+            circuit: Circuit::default(),
+            draining: false,
+        })
+    }
+
+    async fn post_start(
+        &self,
+        myself: ActorRef<Self::Msg>,
+        state: &mut Self::State,
+    ) -> Result<(), ActorProcessingErr> {
+        state.start_children(&myself).await?;
+        myself.send_interval(PROGRESS_PERIOD, || SupervisorMessage::CheckProgress);
+        Ok(())
+    }
+
+    async fn handle(
+        &self,
+        myself: ActorRef<Self::Msg>,
+        message: Self::Msg,
+        state: &mut Self::State,
+    ) -> Result<(), ActorProcessingErr> {
+        match message {
+            SupervisorMessage::Start(tasks) => state.start(&myself, tasks).await?,
+            SupervisorMessage::LeasesLost(tokens) => {
+                state.end_where(Failure::LeaseLost, |run| tokens.contains(&run.token()));
+            }
+            SupervisorMessage::Settled(token) => state.settled(token),
+            SupervisorMessage::SettleAgain(token) => state.store_settlement(&myself, token),
+            SupervisorMessage::Probe => state.probe(&myself),
+            SupervisorMessage::Probed(result) => state.probed(&myself, result),
+            SupervisorMessage::CheckProgress => state.check_progress(),
+            SupervisorMessage::Drain => {
+                state.draining = true;
+                state.children.claimer.address().cast(ClaimerMessage::Pause);
+            }
+            SupervisorMessage::ReleaseAll => state.end_where(Failure::Shutdown, |_| true),
+        }
+        state.publish();
+        Ok(())
+    }
+
+    async fn handle_supervisor_evt(
+        &self,
+        myself: ActorRef<Self::Msg>,
+        event: SupervisionEvent,
+        state: &mut Self::State,
+    ) -> Result<(), ActorProcessingErr> {
+        let (cell, ending) = match event {
+            SupervisionEvent::ActorTerminated(cell, actor_state, _reason) => {
+                (cell, Ending::of_state(actor_state))
+            }
+            SupervisionEvent::ActorFailed(cell, error) => (cell, Ending::of_error(&error)),
+            SupervisionEvent::ActorStarted(_) | SupervisionEvent::ProcessGroupChanged(_) => {
+                return Ok(());
+            }
+        };
+        if state.running.contains_key(&cell.get_id()) {
+            state.ended(&myself, cell.get_id(), ending).await?;
+        } else {
+            state.restart_child(&myself, &cell, &ending).await?;
+        }
+        state.publish();
+        Ok(())
+    }
+}
+
+impl SupervisorState {
+    async fn start(
+        &mut self,
+        myself: &ActorRef<SupervisorMessage>,
+        tasks: Vec<Task>,
+    ) -> Result<(), ActorProcessingErr> {
+        for task in tasks {
+            let attempt = Attempt {
+                task,
+                store: self.settings.store.clone(),
+                embedder: self.settings.embedder.clone(),
+                model_name: self.settings.model.name.clone(),
+                requests_in_flight: self.settings.requests_in_flight,
+                writer: self.children.writer.address(),
+                row_permits: self.row_permits.clone(),
+                leased_until: self.leased_until.subscribe(),
+                outages: self.outages.clone(),
+                progress: Arc::new(Progress::new()),
+            };
+            if self.draining {
+                // Claimed just before the drain: given back untouched.
+                self.settle(myself, attempt.task, Failure::Shutdown);
+            } else {
+                self.spawn_recording(myself, attempt, 0).await?;
+            }
+        }
+        Ok(())
+    }
+
+    async fn spawn_recording(
+        &mut self,
+        myself: &ActorRef<SupervisorMessage>,
+        attempt: Attempt,
+        crashes: u32,
+    ) -> Result<(), ActorProcessingErr> {
+        let supervisor = myself.get_cell();
+        let (actor, _) =
+            Actor::spawn_linked(None, Recording, attempt.clone(), supervisor).await?;
+        let running = Running { cell: actor.get_cell(), attempt, crashes, verdict: None };
+        self.running.insert(actor.get_id(), running);
+        Ok(())
+    }
+
+    /// Ends recordings from outside. Their supervision events settle them.
+    fn end_where(&mut self, verdict: Failure, condition: impl Fn(&Running) -> bool) {
+        for running in self.running.values_mut().filter(|running| condition(running)) {
+            running.verdict.get_or_insert_with(|| verdict.clone());
+            running.cell.kill();
+        }
+    }
+
+    fn check_progress(&mut self) {
+        let stall = self.settings.stall;
+        self.end_where(Failure::Stalled { idle: stall }, |run| run.attempt.progress.idle() >= stall);
+    }
+
+    fn probe(&self, myself: &ActorRef<SupervisorMessage>) {
+        let (embedder, myself) = (self.settings.embedder.clone(), myself.clone());
+        tokio::spawn(async move {
+            // Sending fails only where the tree is gone.
+            let _ = myself.cast(SupervisorMessage::Probed(embedder.probe().await));
+        });
+    }
+
+    fn probed(
+        &mut self,
+        myself: &ActorRef<SupervisorMessage>,
+        result: Result<Embedded, Failure>,
+    ) {
+        match result {
+            Ok(_) => {
+                tracing::info!("the provider answers again; claiming goes on");
+                self.circuit.succeeded();
+                if !self.draining {
+                    self.children.claimer.address().cast(ClaimerMessage::Resume);
+                }
+            }
+            Err(failure) => {
+                self.circuit.probe_failed(failure);
+                self.arm_probe(myself);
+            }
+        }
+    }
+
+    fn arm_probe(&self, myself: &ActorRef<SupervisorMessage>) {
+        if let Some(open) = self.circuit.open() {
+            tracing::warn!(error = %open.failure, probe_secs = open.probe_after.as_secs_f64(), "the provider is not called");
+            myself.send_after(open.probe_after, || SupervisorMessage::Probe);
+        }
+    }
+
+    fn publish(&self) {
+        self.status.send_if_modified(|status| {
+            let next = Status {
+                in_flight: self.running.len(),
+                unsettled: self.unsettled.len(),
+                circuit: self.circuit.open().cloned(),
+                gave_up: status.gave_up.clone(),
+            };
+            let modified = *status != next;
+            *status = next;
+            modified
+        });
+    }
+}
+
+impl Running {
+    fn token(&self) -> Uuid {
+        self.attempt.task.lease.token
+    }
+}

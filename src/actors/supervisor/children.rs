@@ -1,0 +1,167 @@
+//! The permanent actors: started in order, restarted when they end, and given up when they end too
+//! often.
+
+use std::collections::VecDeque;
+use std::time::{Duration, Instant};
+
+use ractor::{Actor, ActorCell, ActorId, ActorProcessingErr, ActorRef};
+
+use super::super::address::Directory;
+use super::super::claimer::{Claimer, ClaimerArguments, ClaimerMessage, Held};
+use super::super::recovery::{Recovery, RecoveryArguments, RecoveryMessage};
+use super::super::scheduler::{Scheduler, SchedulerArguments};
+use super::super::writer::{Writer, WriterArguments, WriterMessage};
+use super::endings::Ending;
+use super::{SupervisorMessage, SupervisorState};
+
+/// More restarts than this within [`RESTART_PERIOD`] will not be cured by another.
+const RESTARTS_MAX: usize = 5;
+/// See [`RESTARTS_MAX`].
+const RESTART_PERIOD: Duration = Duration::from_secs(30);
+
+/// A permanent actor.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Child {
+    Writer,
+    Recovery,
+    Claimer,
+    Scheduler,
+}
+
+/// Where the permanent actors live, and when they were restarted.
+pub(super) struct Children {
+    pub(super) writer: Directory<WriterMessage>,
+    pub(super) recovery: Directory<RecoveryMessage>,
+    pub(super) claimer: Directory<ClaimerMessage>,
+    cells: Vec<(ActorId, Child)>,
+    restarts: VecDeque<Instant>,
+}
+
+impl Children {
+    pub(super) fn new() -> Self {
+        Self {
+            writer: Directory::new(),
+            recovery: Directory::new(),
+            claimer: Directory::new(),
+            cells: Vec::new(),
+            restarts: VecDeque::new(),
+        }
+    }
+
+    /// Notes a restart; false where there were too many.
+    fn may_restart(&mut self, now: Instant) -> bool {
+        self.restarts.retain(|at| now.duration_since(*at) < RESTART_PERIOD);
+        self.restarts.push_back(now);
+        self.restarts.len() <= RESTARTS_MAX
+    }
+}
+
+impl SupervisorState {
+    /// The Writer before those that need it, the Scheduler, which sets all in motion, last.
+    pub(super) async fn start_children(
+        &mut self,
+        myself: &ActorRef<SupervisorMessage>,
+    ) -> Result<(), ActorProcessingErr> {
+        for child in [Child::Writer, Child::Recovery, Child::Claimer, Child::Scheduler] {
+            self.start_child(myself, child).await?;
+        }
+        Ok(())
+    }
+
+    async fn start_child(
+        &mut self,
+        myself: &ActorRef<SupervisorMessage>,
+        child: Child,
+    ) -> Result<(), ActorProcessingErr> {
+        let settings = &self.settings;
+        let (store, outages, supervisor) =
+            (settings.store.clone(), self.outages.clone(), myself.get_cell());
+        let id = match child {
+            Child::Writer => {
+                let arguments =
+                    WriterArguments { store, outages, insert_rows: settings.insert_rows };
+                let arguments = (arguments, settings.statement_timeout);
+                let (actor, _) = Actor::spawn_linked(None, Writer, arguments, supervisor).await?;
+                self.children.writer.publish(actor.clone());
+                actor.get_id()
+            }
+            Child::Recovery => {
+                let arguments = RecoveryArguments {
+                    store,
+                    outages,
+                    claimer: self.children.claimer.address(),
+                    retry: settings.retry.clone(),
+                    lease: settings.lease,
+                };
+                let (actor, _) = Actor::spawn_linked(None, Recovery, arguments, supervisor).await?;
+                self.children.recovery.publish(actor.clone());
+                actor.get_id()
+            }
+            Child::Claimer => {
+                let arguments = ClaimerArguments {
+                    store,
+                    outages,
+                    supervisor: myself.clone(),
+                    worker_id: settings.worker_id,
+                    slots: settings.recordings_max,
+                    lease: settings.lease,
+                    leased_until: self.leased_until.clone(),
+                };
+                let arguments = (arguments, self.held());
+                let (actor, _) = Actor::spawn_linked(None, Claimer, arguments, supervisor).await?;
+                self.children.claimer.publish(actor.clone());
+                actor.get_id()
+            }
+            Child::Scheduler => {
+                let arguments = SchedulerArguments {
+                    store,
+                    outages,
+                    model: settings.model.clone(),
+                    schedule: settings.schedule.clone(),
+                    claimer: self.children.claimer.address(),
+                    recovery: self.children.recovery.address(),
+                };
+                let (actor, _) = Actor::spawn_linked(None, Scheduler, arguments, supervisor).await?;
+                actor.get_id()
+            }
+        };
+        self.children.cells.push((id, child));
+        Ok(())
+    }
+
+    /// What a new Claimer must know: its predecessor's memory is gone with it.
+    fn held(&self) -> Held {
+        let running = self.running.values().map(|running| &running.attempt.task);
+        let tasks: Vec<_> = running.chain(self.unsettled.values().map(|u| u.task())).collect();
+        Held {
+            tokens: tasks.iter().map(|task| task.lease.token).collect(),
+            alone: tasks.iter().any(|task| task.alone),
+            paused: self.draining || self.circuit.open().is_some(),
+        }
+    }
+
+    /// A permanent actor ended, which it never should.
+    pub(super) async fn restart_child(
+        &mut self,
+        myself: &ActorRef<SupervisorMessage>,
+        cell: &ActorCell,
+        ending: &Ending,
+    ) -> Result<(), ActorProcessingErr> {
+        let position = self.children.cells.iter().position(|(id, _)| *id == cell.get_id());
+        let Some(position) = position else { return Ok(()) };
+        let (_, child) = self.children.cells.swap_remove(position);
+        if !self.children.may_restart(Instant::now()) {
+            let reason = format!(
+                "{child:?} and its siblings failed more than {RESTARTS_MAX} times in {} s",
+                RESTART_PERIOD.as_secs()
+            );
+            tracing::error!(%reason, "giving up");
+            self.status.send_modify(|status| status.gave_up = Some(reason));
+            myself.stop(None);
+            return Ok(());
+        }
+        let crashed = matches!(ending, Ending::Crashed);
+        tracing::error!(?child, crashed, "a permanent actor ended; it is restarted");
+        self.start_child(myself, child).await
+    }
+}

@@ -1,0 +1,176 @@
+//! Every ending of a Recording: success, error, panic, kill. What becomes of the task is decided by
+//! [`settle`], kept here until the store has it, and only then is the slot free.
+
+use std::time::Duration;
+
+use ractor::actor::messages::BoxedState;
+use ractor::{ActorId, ActorProcessingErr, ActorRef};
+use uuid::Uuid;
+
+use super::super::attempt::Done;
+use super::super::claimer::ClaimerMessage;
+use super::super::recording::RecordingState;
+use super::super::recovery::RecoveryMessage;
+use super::{Running, SupervisorMessage, SupervisorState};
+use crate::domain::failure::Failure;
+use crate::domain::task::{Settlement, Task, settle};
+use crate::ports::Completion;
+
+/// Restarts of a crashed Recording under the same lease and the same attempt.
+const RESTARTS_MAX: u32 = 2;
+/// After a settlement could not be stored, until it is sent again.
+const SETTLE_AGAIN: Duration = Duration::from_secs(2);
+
+/// How an actor ended, read off its supervision event.
+pub(super) enum Ending {
+    Done(Done),
+    Failed(Failure),
+    /// A panic, or a kill that the Supervisor did not order.
+    Crashed,
+}
+
+/// An ending that the store does not have yet.
+pub(super) struct Unsettled {
+    task: Task,
+    failure: Failure,
+    settlement: Settlement,
+}
+
+impl Unsettled {
+    pub(super) fn task(&self) -> &Task {
+        &self.task
+    }
+}
+
+impl Ending {
+    /// A Recording that succeeded leaves its state; one that was killed leaves none.
+    pub(super) fn of_state(state: Option<BoxedState>) -> Self {
+        let recording = state.and_then(|mut state| state.take::<RecordingState>().ok());
+        match recording.and_then(|recording| recording.done) {
+            Some(done) => Ending::Done(done),
+            None => Ending::Crashed,
+        }
+    }
+
+    /// A Recording fails with a [`Failure`]; any other error is the text of a panic, which may
+    /// quote a transcript and is not repeated.
+    pub(super) fn of_error(error: &ActorProcessingErr) -> Self {
+        match error.downcast_ref::<Failure>() {
+            Some(failure) => Ending::Failed(failure.clone()),
+            None => Ending::Crashed,
+        }
+    }
+}
+
+impl SupervisorState {
+    /// The one way out for every Recording.
+    pub(super) async fn ended(
+        &mut self,
+        myself: &ActorRef<SupervisorMessage>,
+        id: ActorId,
+        ending: Ending,
+    ) -> Result<(), ActorProcessingErr> {
+        let Some(Running { attempt, crashes, verdict, .. }) = self.running.remove(&id) else {
+            return Ok(());
+        };
+        match (ending, verdict) {
+            (Ending::Done(done), _) => self.done(attempt.task, done),
+            (_, Some(verdict)) => self.settle(myself, attempt.task, verdict),
+            (Ending::Failed(failure), None) => self.settle(myself, attempt.task, failure),
+            (Ending::Crashed, None) if crashes < RESTARTS_MAX => {
+                tracing::warn!(recording = %attempt.task.key, restart = crashes + 1, "a recording crashed; it is restarted in place");
+                self.spawn_recording(myself, attempt, crashes + 1).await?;
+            }
+            (Ending::Crashed, None) => self.settle(myself, attempt.task, Failure::Panicked),
+        }
+        Ok(())
+    }
+
+    fn done(&mut self, task: Task, done: Done) {
+        let work = done.work;
+        match done.completion {
+            Completion::Completed => {
+                tracing::info!(recording = %task.key, chunks = work.chunks, reused = work.chunks_reused, tokens = work.tokens, "completed");
+                self.children.recovery.address().cast(RecoveryMessage::Clean);
+            }
+            Completion::Superseded => {
+                tracing::info!(recording = %task.key, "the transcript changed meanwhile; once more");
+            }
+        }
+        if work.tokens > 0 && self.circuit.open().is_none() {
+            self.circuit.succeeded();
+        }
+        self.free(task.lease.token);
+    }
+
+    /// Decides and sends the decision off.
+    pub(super) fn settle(
+        &mut self,
+        myself: &ActorRef<SupervisorMessage>,
+        task: Task,
+        failure: Failure,
+    ) {
+        let token = task.lease.token;
+        if failure == Failure::LeaseLost {
+            // Whoever holds it now settles it.
+            tracing::warn!(recording = %task.key, "the lease was lost to another worker");
+            return self.free(token);
+        }
+        let failure = self.blame(myself, &task, failure);
+        let settlement = settle(&task, &failure, &self.settings.retry, rand::random());
+        tracing::warn!(recording = %task.key, attempt = task.attempts, error = %failure, ?settlement, "attempt failed");
+        self.unsettled.insert(token, Unsettled { task, failure, settlement });
+        self.store_settlement(myself, token);
+    }
+
+    /// Tells the breaker. When recording after recording is rejected, the provider is to blame
+    /// although it answers probes.
+    fn blame(
+        &mut self,
+        myself: &ActorRef<SupervisorMessage>,
+        task: &Task,
+        failure: Failure,
+    ) -> Failure {
+        if !self.circuit.failed(&task.key, &failure) {
+            return failure;
+        }
+        self.children.claimer.address().cast(ClaimerMessage::Pause);
+        self.arm_probe(myself);
+        match failure {
+            Failure::ProviderRejectsItem { message } => Failure::ProviderUnavailable { message },
+            failure => failure,
+        }
+    }
+
+    /// Stores a settlement in a task of its own, through outages of any length.
+    pub(super) fn store_settlement(&self, myself: &ActorRef<SupervisorMessage>, token: Uuid) {
+        let Some(unsettled) = self.unsettled.get(&token) else { return };
+        let Unsettled { task, failure, settlement } = unsettled;
+        let (lease, failure, settlement) = (task.lease, failure.clone(), settlement.clone());
+        let (store, outages, myself) =
+            (self.settings.store.clone(), self.outages.clone(), myself.clone());
+        tokio::spawn(async move {
+            let stored = outages
+                .wait_out(None, || store.settle(&lease, &failure, &settlement))
+                .await;
+            // Sending fails only where the tree is gone.
+            match stored {
+                Ok(_) => drop(myself.cast(SupervisorMessage::Settled(token))),
+                Err(error) => {
+                    tracing::error!(%error, "a settlement could not be stored; it is sent again");
+                    myself.send_after(SETTLE_AGAIN, move || SupervisorMessage::SettleAgain(token));
+                }
+            }
+        });
+    }
+
+    pub(super) fn settled(&mut self, token: Uuid) {
+        if self.unsettled.remove(&token).is_some() {
+            self.free(token);
+        }
+    }
+
+    fn free(&self, token: Uuid) {
+        self.children.claimer.address().cast(ClaimerMessage::Freed(token));
+    }
+}

@@ -1,0 +1,241 @@
+//! The composition root: the one place that names concrete adapters, and the order in which they
+//! start and stop.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::Context;
+use uuid::Uuid;
+
+use crate::actors::{Status, Tree, TreeSettings};
+use crate::config::{DatabaseArgs, EmbedderArgs, EmbedderChoice, WorkArgs};
+use crate::domain::failure::Failure;
+use crate::embedded::{EmbeddedOptions, EmbeddedPostgres, default_cache_dir, default_data_dir};
+use crate::embedders::local::{self, LocalEmbedder};
+use crate::embedders::openai::{OpenAiEmbedder, OpenAiSettings};
+use crate::ports::{Embedder, Model, Store, TaskCounts};
+use crate::postgres::PgStore;
+
+/// Between two looks at whether everything is done.
+const IDLE_POLL: Duration = Duration::from_millis(500);
+/// Recordings that one statement of the first reconciliation enqueues.
+const RECONCILE_ROWS_MAX: u32 = 500;
+/// Dead chunks deleted by one statement at the end.
+const DELETE_ROWS_MAX: u32 = 200;
+
+/// The database, and the server behind it where it is the program's own.
+pub struct Database {
+    /// All SQL.
+    pub store: PgStore,
+    embedded: Option<EmbeddedPostgres>,
+}
+
+impl Database {
+    /// Connects to the user's database, or starts or joins the program's own. The schema is not
+    /// looked at.
+    ///
+    /// # Errors
+    /// No server can be reached or started.
+    pub async fn connect(args: &DatabaseArgs) -> anyhow::Result<Self> {
+        let embedded = match args.url() {
+            Some(_) => None,
+            None => {
+                let options = EmbeddedOptions {
+                    data_dir: args.data_dir.clone().unwrap_or_else(default_data_dir),
+                    cache_dir: default_cache_dir(),
+                    bin_dir: args.postgres_bin_dir.clone(),
+                    durable: true,
+                };
+                let server = EmbeddedPostgres::start(options).await?;
+                tracing::info!("{}", server.describe());
+                Some(server)
+            }
+        };
+        let url = match (&embedded, args.url()) {
+            (Some(server), _) => server.url(),
+            (None, url) => url.unwrap_or_default(),
+        };
+        let store = PgStore::connect(url, args.database_connections)
+            .await
+            .context("cannot connect to the database (--database-url, DATABASE_URL)")?;
+        Ok(Self { store, embedded })
+    }
+
+    /// Connects and makes sure that the schema fits: the program's own database is migrated, the
+    /// user's is not touched.
+    ///
+    /// # Errors
+    /// As [`Database::connect`], or the schema is older or newer than the program.
+    pub async fn open(args: &DatabaseArgs) -> anyhow::Result<Self> {
+        let database = Self::connect(args).await?;
+        if database.is_own() {
+            database.store.migrate().await?;
+        } else {
+            database.store.check_schema().await?;
+        }
+        Ok(database)
+    }
+
+    /// True where the server is the program's own.
+    pub fn is_own(&self) -> bool {
+        self.embedded.is_some()
+    }
+
+    /// Closes the connections, and stops an own server that nobody else uses.
+    ///
+    /// # Errors
+    /// The server does not stop.
+    pub async fn close(self) -> anyhow::Result<()> {
+        self.store.close().await;
+        if let Some(server) = self.embedded {
+            server.stop_if_last().await?;
+        }
+        Ok(())
+    }
+}
+
+/// An embedder and the model that it speaks for.
+struct Embedding {
+    embedder: Arc<dyn Embedder>,
+    model: Model,
+}
+
+impl Embedding {
+    /// Builds the chosen embedder and asks it for one vector: a wrong key, model or dimension shows
+    /// here, before anything is written.
+    async fn choose(args: &EmbedderArgs, own_database: bool) -> anyhow::Result<Self> {
+        match args.choose(own_database)? {
+            EmbedderChoice::Local { fallback } => {
+                if fallback {
+                    tracing::info!("no API key: embedding with the built-in local model, which is for trying things out");
+                }
+                let embedder = Arc::new(LocalEmbedder::load()?);
+                let dimensions = local::DIMENSIONS as u32;
+                Ok(Self { embedder, model: Model { name: local::STORED_MODEL.into(), dimensions } })
+            }
+            EmbedderChoice::OpenAi { base_url, api_key, model, dimensions } => {
+                let settings = OpenAiSettings {
+                    requests_in_flight: args.requests_in_flight.into(),
+                    dimensions,
+                    ..OpenAiSettings::new(base_url.clone(), api_key, model.clone())
+                };
+                let embedder = Arc::new(OpenAiEmbedder::new(settings)?);
+                let probed = embedder
+                    .probe()
+                    .await
+                    .with_context(|| format!("the embedding API at {base_url} does not work"))?;
+                let dimensions = probed.vectors.first().map_or(0, Vec::len) as u32;
+                Ok(Self { embedder, model: Model { name: model, dimensions } })
+            }
+        }
+    }
+}
+
+/// How a run of the service ended.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Ended {
+    /// Every task is completed or dead.
+    Idle(TaskCounts),
+    /// Somebody told it to stop.
+    Stopped(TaskCounts),
+    /// It cannot go on.
+    CannotGoOn(String, TaskCounts),
+}
+
+/// Runs the service until it is told to stop, or until everything is done.
+///
+/// # Errors
+/// It cannot start: the database, the schema, the API or the model is not as it must be.
+pub async fn serve(
+    database: &Database,
+    embedder: &EmbedderArgs,
+    work: &WorkArgs,
+    exit_when_idle: bool,
+) -> anyhow::Result<Ended> {
+    let store = &database.store;
+    let Embedding { embedder, model } = Embedding::choose(embedder, database.is_own()).await?;
+    if !store.use_model(&model).await? {
+        tracing::warn!(dimensions = model.dimensions, "too many dimensions for an index: search will scan");
+    }
+    while store.reconcile(&model, RECONCILE_ROWS_MAX).await? == u64::from(RECONCILE_ROWS_MAX) {}
+    let settings = TreeSettings {
+        store: Arc::new(store.clone()),
+        embedder,
+        worker_id: Uuid::new_v4(),
+        recordings_max: work.claim_batch,
+        lease: work.lease(),
+        retry: work.retry(),
+        insert_rows: work.insert_batch.into(),
+        statement_timeout: store.statement_timeout().await?,
+        requests_in_flight: REQUESTS_OF_ONE_RECORDING,
+        schedule: work.schedule.clone(),
+        stall: work.stall(),
+        model: model.clone(),
+    };
+    tracing::info!(worker = %settings.worker_id, model = model.name, dimensions = model.dimensions, "serving");
+    let tree = Tree::start(settings).await?;
+    let reason = tokio::select! {
+        reason = until_it_ends(store, tree.status(), exit_when_idle) => reason,
+        () = told_to_stop() => None,
+    };
+    tree.stop(work.grace()).await;
+    while store.delete_dead_chunks(DELETE_ROWS_MAX).await? == u64::from(DELETE_ROWS_MAX) {}
+    let counts = store.task_counts().await?;
+    Ok(match reason {
+        Some(End::Idle) => Ended::Idle(counts),
+        Some(End::CannotGoOn(reason)) => Ended::CannotGoOn(reason, counts),
+        None => Ended::Stopped(counts),
+    })
+}
+
+/// Requests that one recording has in flight: one is bought while another is stored. All
+/// recordings together share the embedder's limit.
+const REQUESTS_OF_ONE_RECORDING: usize = 2;
+
+enum End {
+    Idle,
+    CannotGoOn(String),
+}
+
+async fn until_it_ends(
+    store: &PgStore,
+    mut status: tokio::sync::watch::Receiver<Status>,
+    exit_when_idle: bool,
+) -> Option<End> {
+    loop {
+        let now = status.borrow_and_update().clone();
+        if let Some(reason) = now.gave_up {
+            return Some(End::CannotGoOn(reason));
+        }
+        if exit_when_idle && now.is_idle() {
+            if let Some(open) = now.circuit.filter(|open| open.needs_a_person()) {
+                return Some(End::CannotGoOn(open.failure.to_string()));
+            }
+            match store.task_counts().await {
+                Ok(counts) if counts.open() == 0 => return Some(End::Idle),
+                Ok(_) | Err(Failure::DatabaseUnavailable { .. }) => {}
+                Err(failure) => return Some(End::CannotGoOn(failure.to_string())),
+            }
+        }
+        // A change of status ends the wait early; the database is looked at either way.
+        let _ = tokio::time::timeout(IDLE_POLL, status.changed()).await;
+    }
+}
+
+/// SIGTERM or Ctrl-C. A second one ends the process at once.
+async fn told_to_stop() {
+    use tokio::signal::unix::{SignalKind, signal};
+    let signals = (signal(SignalKind::terminate()), signal(SignalKind::interrupt()));
+    let (Ok(mut terminate), Ok(mut interrupt)) = signals else {
+        return std::future::pending().await;
+    };
+    tokio::select! { _ = terminate.recv() => {}, _ = interrupt.recv() => {} }
+    tracing::info!("stopping; a second signal ends the process at once");
+    tokio::spawn(async move {
+        tokio::select! { _ = terminate.recv() => {}, _ = interrupt.recv() => {} }
+        std::process::exit(SECOND_SIGNAL_EXIT_CODE);
+    });
+}
+
+/// 128 + SIGINT, as shells count it.
+const SECOND_SIGNAL_EXIT_CODE: i32 = 130;

@@ -1,0 +1,87 @@
+//! The command line: one file a command, each a thin shell over the parts.
+
+mod enqueue;
+mod import;
+mod migrate;
+mod serve;
+mod verify;
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+use crate::config::{ConfigError, DatabaseArgs};
+use crate::telemetry::{self, LogFormat};
+
+/// Wrong use (sysexits.h: EX_USAGE).
+const EXIT_USAGE: u8 = 64;
+/// The command failed, or found what it reports on not to be well.
+const EXIT_FAILED: u8 = 1;
+
+/// Keeps the embeddings of call recordings complete.
+#[derive(Debug, Parser)]
+#[command(name = "embedding-recovery", version, about, after_help = "Examples:
+  embedding-recovery import calls.jsonl.gz     store calls and queue them
+  embedding-recovery serve --exit-when-idle    embed everything, then end
+  embedding-recovery verify                    check what is stored")]
+struct Cli {
+    #[command(flatten)]
+    database: DatabaseArgs,
+
+    /// How log lines look
+    #[arg(long, env = "EMBEDDING_RECOVERY_LOG_FORMAT", value_enum, default_value_t = LogFormat::Pretty, global = true)]
+    log_format: LogFormat,
+
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Create the schema or bring it up to date
+    Migrate(migrate::Args),
+    /// Store calls from files and queue them
+    Import(import::Args),
+    /// Queue recordings
+    Enqueue(enqueue::Args),
+    /// Run the service
+    Serve(serve::Args),
+    /// Check what is stored against what must hold
+    Verify(verify::Args),
+}
+
+/// Parses the command line, runs the command and returns its exit code.
+pub fn main() -> ExitCode {
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) => {
+            let _ = error.print();
+            return if error.use_stderr() { EXIT_USAGE.into() } else { ExitCode::SUCCESS };
+        }
+    };
+    match run(cli) {
+        Ok(code) => code,
+        Err(error) if error.is::<ConfigError>() => {
+            eprintln!("error: {error}");
+            EXIT_USAGE.into()
+        }
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            EXIT_FAILED.into()
+        }
+    }
+}
+
+fn run(cli: Cli) -> anyhow::Result<ExitCode> {
+    let _telemetry = telemetry::start(cli.log_format)?;
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+    runtime.block_on(async {
+        match cli.command {
+            Command::Migrate(args) => migrate::run(&cli.database, &args).await,
+            Command::Import(args) => import::run(&cli.database, &args).await,
+            Command::Enqueue(args) => enqueue::run(&cli.database, &args).await,
+            Command::Serve(args) => serve::run(&cli.database, &args).await,
+            Command::Verify(args) => verify::run(&cli.database, &args).await,
+        }
+    })
+}

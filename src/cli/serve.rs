@@ -1,0 +1,60 @@
+//! `serve`: the long-running service.
+
+use std::process::ExitCode;
+
+use super::EXIT_FAILED;
+use crate::app::{self, Database, Ended};
+use crate::config::{DatabaseArgs, EmbedderArgs, WorkArgs};
+use crate::ports::TaskCounts;
+
+/// Run the service: embed what is queued, and everything that comes.
+///
+/// Exit codes: 0 stopped as asked, or everything is done; 1 there are dead letters at the end
+/// (with --exit-when-idle), or it cannot start or go on; 64 wrong use.
+#[derive(Debug, clap::Args)]
+#[command(after_help = "Examples:
+  embedding-recovery serve
+  OPENAI_API_KEY_FILE=/run/secrets/openai embedding-recovery serve --database-url postgres://db/calls
+  EMBEDDING_MODEL=local embedding-recovery serve --exit-when-idle")]
+pub(super) struct Args {
+    /// End when every task is completed or dead, after waiting out retries and others' leases
+    #[arg(long, env = "EMBEDDING_RECOVERY_EXIT_WHEN_IDLE")]
+    exit_when_idle: bool,
+
+    #[command(flatten)]
+    embedder: EmbedderArgs,
+
+    #[command(flatten)]
+    work: WorkArgs,
+}
+
+pub(super) async fn run(database: &DatabaseArgs, args: &Args) -> anyhow::Result<ExitCode> {
+    // Wrong settings are told before a server is started for them.
+    args.embedder.choose(database.url().is_none())?;
+    let database = Database::open(database).await?;
+    let ended = app::serve(&database, &args.embedder, &args.work, args.exit_when_idle).await;
+    database.close().await?;
+    Ok(match ended? {
+        Ended::Idle(counts) => {
+            println!("done: {}", summary(&counts));
+            if counts.dead_letter == 0 { ExitCode::SUCCESS } else { EXIT_FAILED.into() }
+        }
+        Ended::Stopped(counts) => {
+            println!("stopped: {}", summary(&counts));
+            ExitCode::SUCCESS
+        }
+        Ended::CannotGoOn(reason, counts) => {
+            println!("cannot go on: {reason}; {}", summary(&counts));
+            EXIT_FAILED.into()
+        }
+    })
+}
+
+fn summary(counts: &TaskCounts) -> String {
+    format!(
+        "{} completed, {} dead letters, {} open",
+        counts.completed,
+        counts.dead_letter,
+        counts.open()
+    )
+}

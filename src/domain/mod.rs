@@ -1,0 +1,11 @@
+//! The rules, pure: no IO, no clock, no randomness, no async. Everything here can be read, tested
+//! and reasoned about alone.
+
+pub mod batch_size;
+pub mod chunking;
+pub mod circuit;
+pub mod failure;
+pub mod packing;
+pub mod recording;
+pub mod retry;
+pub mod task;

@@ -1,0 +1,5 @@
+//! Adapters that turn texts into vectors.
+
+mod limiter;
+pub mod local;
+pub mod openai;

@@ -1,0 +1,293 @@
+//! Embeds through any server that speaks OpenAI's `POST /v1/embeddings`, and tells its refusals
+//! apart: those that pass, those that need a split, a wait, or a person.
+
+mod answer;
+mod rate_headers;
+mod refusal;
+mod request;
+mod settings;
+
+use std::error::Error;
+use std::fmt;
+
+use async_trait::async_trait;
+use reqwest::header::{AUTHORIZATION, HeaderMap, HeaderValue};
+use reqwest::{Client, Response, redirect};
+use secrecy::ExposeSecret;
+use tokio::sync::SemaphorePermit;
+use url::Url;
+
+use self::answer::{Answer, KnownDimensions, Unreadable};
+use self::rate_headers::RateHeaders;
+use self::refusal::{Asked, Refusal};
+use self::request::{Dialect, KnownDialect, Request};
+pub use self::settings::{OpenAiSettings, OpenAiSettingsError, RETRY_DELAYS};
+use super::limiter::Limiter;
+use crate::domain::failure::Failure;
+use crate::domain::packing::RequestLimits;
+use crate::domain::retry::RetryPolicy;
+use crate::ports::{Embedded, Embedder};
+
+/// What a probe embeds: short, and of no interest to anyone.
+pub const PROBE_TEXT: &str = "Does the provider answer?";
+
+/// The largest answer taken, in bytes: 2,048 vectors of 1,536 floats in decimal have about 40 MB,
+/// of 3,072 in base64 about 34 MB.
+const ANSWER_BYTES_MAX: usize = 64 << 20;
+
+/// Bytes of a refusal that are read: some servers echo the whole request in it.
+const REFUSAL_BYTES_MAX: usize = 256 << 10;
+
+/// A whole request, from connecting to its last byte, takes at most this many read time-outs: the
+/// read time-out alone would let a server send one byte at a time for ever.
+const READ_TIMEOUTS_MAX: u32 = 10;
+
+/// An [`Embedder`] over HTTP. One for the process: its limiter is shared by all that embed.
+pub struct OpenAiEmbedder {
+    client: Client,
+    url: Url,
+    settings: OpenAiSettings,
+    retries: RetryPolicy,
+    limiter: Limiter,
+    dialect: KnownDialect,
+    dimensions: KnownDimensions,
+}
+
+impl OpenAiEmbedder {
+    /// Prepares a client; sends nothing.
+    ///
+    /// # Errors
+    /// [`OpenAiSettingsError`].
+    pub fn new(settings: OpenAiSettings) -> Result<Self, OpenAiSettingsError> {
+        if settings.requests_in_flight == 0 {
+            return Err(OpenAiSettingsError::RequestsInFlight);
+        }
+        Ok(Self {
+            client: client(&settings)?,
+            url: settings.embeddings_url()?,
+            retries: RetryPolicy::new(settings.retry_delays.clone()),
+            limiter: Limiter::new(settings.requests_in_flight),
+            dialect: KnownDialect::new(settings.dimensions.is_some()),
+            dimensions: KnownDimensions::new(settings.dimensions),
+            settings,
+        })
+    }
+
+    /// Sends one request, and gives the permit back when its answer is read.
+    async fn send(
+        &self,
+        _permit: SemaphorePermit<'_>,
+        asked: Asked<'_>,
+    ) -> Result<Embedded, Refusal> {
+        let settings = &self.settings;
+        let request = Request::new(
+            &settings.model,
+            settings.dimensions,
+            asked.inputs,
+            asked.dialect,
+        );
+        let post = self.client.post(self.url.clone()).json(&request);
+        let response = post.send().await.map_err(|error| self.unavailable(error))?;
+        let rate = RateHeaders::read(|name| response.headers().get(name)?.to_str().ok());
+        self.limiter.note(rate.requests, rate.tokens);
+        self.receive(response, &rate, asked).await
+    }
+
+    async fn receive(
+        &self,
+        mut response: Response,
+        rate: &RateHeaders,
+        asked: Asked<'_>,
+    ) -> Result<Embedded, Refusal> {
+        let status = response.status();
+        if !status.is_success() {
+            // The status says enough where the body breaks off.
+            let body = read_body(&mut response, REFUSAL_BYTES_MAX)
+                .await
+                .unwrap_or_default();
+            return Err(Refusal::read(status.as_u16(), &body, rate, &asked));
+        }
+        self.dialect.understood(asked.dialect);
+        let body = read_body(&mut response, ANSWER_BYTES_MAX + 1)
+            .await
+            .map_err(|error| self.unavailable(error))?;
+        // Vectors that came are paid for, and the same question gets the same answer: a bad one is
+        // not asked for again.
+        let bad = |message: String| Refusal::Final(Failure::BadAnswer { message });
+        if body.len() > ANSWER_BYTES_MAX {
+            return Err(bad(format!("more than {ANSWER_BYTES_MAX} bytes")));
+        }
+        let answer =
+            Answer::read(&body, asked.inputs.len()).map_err(|unreadable| match unreadable {
+                Unreadable::Content(message) => bad(message),
+                Unreadable::Json(place) => bad(format!(
+                    "{place}; {}",
+                    refusal::describe(status.as_u16(), &body, &asked)
+                )),
+            })?;
+        self.dimensions.check(&answer).map_err(bad)?;
+        let tokens = answer.tokens.unwrap_or(asked.tokens);
+        Ok(Embedded {
+            vectors: answer.vectors,
+            tokens,
+        })
+    }
+
+    fn asked<'a>(&'a self, inputs: &'a [String], tokens: u64, dialect: Dialect) -> Asked<'a> {
+        let key = self
+            .settings
+            .api_key
+            .as_ref()
+            .map(|key| key.expose_secret());
+        Asked {
+            inputs,
+            key,
+            dialect,
+            tokens,
+        }
+    }
+
+    fn unavailable(&self, error: reqwest::Error) -> Refusal {
+        let OpenAiSettings {
+            connect_timeout,
+            read_timeout,
+            ..
+        } = self.settings;
+        let message = match (error.is_connect(), error.is_timeout()) {
+            (true, true) => format!("no connection within {connect_timeout:?}"),
+            (true, false) => format!("no connection: {}", root_cause(&error)),
+            (false, true) => format!("no more of an answer within {read_timeout:?}"),
+            (false, false) => format!("the connection broke: {}", root_cause(&error)),
+        };
+        Refusal::Passing(Failure::ProviderUnavailable { message })
+    }
+}
+
+#[async_trait]
+impl Embedder for OpenAiEmbedder {
+    fn limits(&self) -> RequestLimits {
+        request::LIMITS
+    }
+
+    async fn embed(&self, inputs: &[String]) -> Result<Embedded, Failure> {
+        if inputs.is_empty() {
+            return Ok(Embedded {
+                vectors: Vec::new(),
+                tokens: 0,
+            });
+        }
+        let tokens = request::measure(inputs)?;
+        let mut dialect = self.dialect.get();
+        let (mut tries, mut pauses) = (1, 0);
+        loop {
+            let permit = self.limiter.admit(tokens).await?;
+            let sent = self.send(permit, self.asked(inputs, tokens, dialect)).await;
+            match sent {
+                Ok(embedded) => return Ok(embedded),
+                Err(Refusal::Parameter(parameter)) => {
+                    tracing::info!(
+                        parameter = parameter.name(),
+                        "the server refuses a parameter"
+                    );
+                    dialect = dialect.without(parameter);
+                }
+                Err(Refusal::RateLimited { retry_after }) => {
+                    let wait = self.limiter.pause(retry_after, pauses);
+                    pauses += 1;
+                    tracing::warn!(wait_ms = wait.as_millis() as u64, "rate limited");
+                }
+                Err(Refusal::Passing(failure)) if tries < self.retries.max_attempts() => {
+                    tracing::warn!(%failure, tries, "a request failed and is repeated");
+                    tokio::time::sleep(self.retries.delay(tries, rand::random())).await;
+                    tries += 1;
+                }
+                Err(Refusal::Passing(failure) | Refusal::Final(failure)) => return Err(failure),
+            }
+        }
+    }
+
+    async fn probe(&self) -> Result<Embedded, Failure> {
+        let inputs = [PROBE_TEXT.to_owned()];
+        let tokens = request::measure(&inputs)?;
+        let mut dialect = self.dialect.get();
+        loop {
+            let permit = self.limiter.admit_probe().await?;
+            let sent = self
+                .send(permit, self.asked(&inputs, tokens, dialect))
+                .await;
+            match sent {
+                Ok(embedded) => return Ok(embedded),
+                // The server works; it only has to be asked in its own words.
+                Err(Refusal::Parameter(parameter)) => dialect = dialect.without(parameter),
+                Err(Refusal::RateLimited { retry_after }) => {
+                    let retry_after = self.limiter.pause(retry_after, 0);
+                    return Err(Failure::RateLimited { retry_after });
+                }
+                // Nothing is wrong with this text, so it is the model or its settings.
+                Err(Refusal::Final(Failure::RequestRefused { message })) => {
+                    return Err(Failure::KeyRefused { message });
+                }
+                Err(Refusal::Passing(failure) | Refusal::Final(failure)) => return Err(failure),
+            }
+        }
+    }
+}
+
+impl fmt::Debug for OpenAiEmbedder {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("OpenAiEmbedder")
+            .field(&self.settings)
+            .finish()
+    }
+}
+
+fn client(settings: &OpenAiSettings) -> Result<Client, OpenAiSettingsError> {
+    // Refused where the process has one already, which serves as well.
+    let _ = rustls::crypto::ring::default_provider().install_default();
+    let mut headers = HeaderMap::new();
+    if let Some(key) = &settings.api_key {
+        let mut bearer = HeaderValue::from_str(&format!("Bearer {}", key.expose_secret()))
+            .map_err(|_| OpenAiSettingsError::Key)?;
+        bearer.set_sensitive(true);
+        headers.insert(AUTHORIZATION, bearer);
+    }
+    let mut builder = Client::builder()
+        .user_agent(concat!("embedding-recovery/", env!("CARGO_PKG_VERSION")))
+        .default_headers(headers)
+        // A redirect would carry transcripts somewhere that nobody configured.
+        .redirect(redirect::Policy::none())
+        .connect_timeout(settings.connect_timeout)
+        ;
+    if settings.is_loopback() {
+        // A server on this host is not reached through the environment's proxy.
+        builder = builder.no_proxy();
+    }
+    builder
+        .build()
+        .map_err(|error| OpenAiSettingsError::Client(root_cause(&error)))
+}
+
+/// The innermost error: reqwest's own messages hold the URL, and little else.
+fn root_cause(error: &reqwest::Error) -> String {
+    let mut cause: &dyn Error = error;
+    while let Some(source) = cause.source() {
+        cause = source;
+    }
+    match cause.downcast_ref::<reqwest::Error>() {
+        Some(_) => "the HTTP client gives no reason".into(),
+        None => cause.to_string(),
+    }
+}
+
+/// Reads a body to its end, or until it has `bytes_max`.
+async fn read_body(response: &mut Response, bytes_max: usize) -> Result<Vec<u8>, reqwest::Error> {
+    let mut body = Vec::new();
+    while let Some(chunk) = response.chunk().await? {
+        let room = bytes_max - body.len();
+        body.extend_from_slice(&chunk[..chunk.len().min(room)]);
+        if body.len() == bytes_max {
+            break;
+        }
+    }
+    Ok(body)
+}

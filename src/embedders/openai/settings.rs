@@ -1,0 +1,114 @@
+//! Where the provider is and how patiently it is asked.
+
+use std::fmt;
+use std::time::Duration;
+
+use secrecy::SecretString;
+use url::{Host, Url};
+
+/// Waits before a request that failed for a passing reason is repeated, by default. Longer trouble
+/// is for the breaker and the queue.
+pub const RETRY_DELAYS: [Duration; 3] = [
+    Duration::from_millis(250),
+    Duration::from_secs(1),
+    Duration::from_secs(3),
+];
+
+/// Where and how to ask.
+#[derive(Clone)]
+pub struct OpenAiSettings {
+    /// Where the API begins, for example `https://api.openai.com/v1`. A query is kept.
+    pub base_url: Url,
+    /// Sent as a bearer token; `None` for a server without keys.
+    pub api_key: Option<SecretString>,
+    /// Name of the model, as the server knows it.
+    pub model: String,
+    /// Length of the vectors to ask for. Without it the model's own is learnt from the first
+    /// answer; every later one must match.
+    pub dimensions: Option<u32>,
+    /// Requests under way at once, of the whole process. At least 1.
+    pub requests_in_flight: usize,
+    /// Time to look up, connect and shake hands.
+    pub connect_timeout: Duration,
+    /// Time to wait for the next bytes of an answer, the first ones included.
+    pub read_timeout: Duration,
+    /// Waits before a request that failed for a passing reason is repeated; see [`RETRY_DELAYS`].
+    pub retry_delays: Vec<Duration>,
+}
+
+/// Settings with which nothing can be sent.
+#[derive(Debug, thiserror::Error)]
+pub enum OpenAiSettingsError {
+    /// Not `http` or `https`, or without a host.
+    #[error("the provider's base URL must begin with http:// or https://")]
+    BaseUrl,
+    /// The key cannot stand in a header.
+    #[error("the provider's key has a line break or another character that no key has")]
+    Key,
+    /// No request could ever be sent.
+    #[error("at least one request must be allowed in flight")]
+    RequestsInFlight,
+    /// The HTTP client cannot start, for example because the host has no root certificates.
+    #[error("cannot start the HTTP client: {0}")]
+    Client(String),
+}
+
+impl OpenAiSettings {
+    /// Settings with the usual patience: connecting takes 10 s at most, and a large request may be
+    /// worked on for a minute before its first byte comes.
+    pub fn new(base_url: Url, api_key: Option<SecretString>, model: String) -> Self {
+        Self {
+            base_url,
+            api_key,
+            model,
+            dimensions: None,
+            requests_in_flight: 4,
+            connect_timeout: Duration::from_secs(10),
+            read_timeout: Duration::from_secs(60),
+            retry_delays: RETRY_DELAYS.to_vec(),
+        }
+    }
+
+    /// Where requests are sent.
+    ///
+    /// # Errors
+    /// [`OpenAiSettingsError::BaseUrl`].
+    pub(super) fn embeddings_url(&self) -> Result<Url, OpenAiSettingsError> {
+        let mut url = self.base_url.clone();
+        if !matches!(url.scheme(), "http" | "https") || !url.has_host() {
+            return Err(OpenAiSettingsError::BaseUrl);
+        }
+        url.path_segments_mut()
+            .map_err(|()| OpenAiSettingsError::BaseUrl)?
+            .pop_if_empty()
+            .push("embeddings");
+        Ok(url)
+    }
+
+    /// Whether the provider is on this host.
+    pub(super) fn is_loopback(&self) -> bool {
+        match self.base_url.host() {
+            Some(Host::Domain(name)) => name == "localhost",
+            Some(Host::Ipv4(address)) => address.is_loopback(),
+            Some(Host::Ipv6(address)) => address.is_loopback(),
+            None => false,
+        }
+    }
+}
+
+impl fmt::Debug for OpenAiSettings {
+    /// Without the key, and without those that may stand in the URL.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("OpenAiSettings")
+            .field("host", &self.base_url.host_str())
+            .field("path", &self.base_url.path())
+            .field("api_key", &self.api_key.as_ref().map(|_| "…"))
+            .field("model", &self.model)
+            .field("dimensions", &self.dimensions)
+            .field("requests_in_flight", &self.requests_in_flight)
+            .field("connect_timeout", &self.connect_timeout)
+            .field("read_timeout", &self.read_timeout)
+            .field("retry_delays", &self.retry_delays)
+            .finish()
+    }
+}

@@ -1,0 +1,189 @@
+//! `chunk_sets`: open or resume one, and the swap that makes it current.
+
+use sqlx::{PgConnection, PgPool};
+use uuid::Uuid;
+
+use crate::domain::failure::Failure;
+use crate::domain::recording::RecordingKey;
+use crate::domain::task::Lease;
+use crate::ports::{ChunkSet, ChunkSetRequest, Completion, Work};
+
+/// Opens or resumes the building set of the request's fingerprint, and tells what it needs not
+/// buy: chunks that it holds, and chunks whose text another live set of the recording holds.
+pub(super) async fn open(
+    pool: &PgPool,
+    lease: &Lease,
+    key: &RecordingKey,
+    request: &ChunkSetRequest,
+) -> Result<ChunkSet, Failure> {
+    let mut transaction = pool.begin().await?;
+    sqlx::query_scalar!(
+        "select 1 from embedding_queue where id = $1 and lease_token = $2 and status = 'processing' for key share",
+        lease.task_id,
+        lease.token
+    )
+    .fetch_optional(&mut *transaction)
+    .await?
+    .ok_or(Failure::LeaseLost)?;
+    let current = sqlx::query_scalar!(
+        "update chunk_sets set source_digest = $5
+         where user_id = $1 and recording_id = $2 and model = $3 and fingerprint = $4 and state = 'current'
+         returning id",
+        key.user_id,
+        key.recording_id,
+        request.model_name,
+        request.fingerprint,
+        request.digest
+    )
+    .fetch_optional(&mut *transaction)
+    .await?;
+    let chunk_set = match current {
+        Some(id) => ChunkSet { id, current: true, stored: Vec::new(), reusable: Vec::new() },
+        None => build(&mut transaction, key, request).await?,
+    };
+    transaction.commit().await?;
+    Ok(chunk_set)
+}
+
+async fn build(
+    connection: &mut PgConnection,
+    key: &RecordingKey,
+    request: &ChunkSetRequest,
+) -> Result<ChunkSet, Failure> {
+    let id = sqlx::query_scalar!(
+        "insert into chunk_sets (user_id, recording_id, model, fingerprint, source_digest, chunks_expected)
+         values ($1, $2, $3, $4, $5, $6)
+         on conflict (user_id, recording_id, model, fingerprint) where state = 'building'
+         do update set source_digest = excluded.source_digest
+         returning id",
+        key.user_id,
+        key.recording_id,
+        request.model_name,
+        request.fingerprint,
+        request.digest,
+        request.content_hashes.len() as i32
+    )
+    .fetch_one(&mut *connection)
+    .await?;
+    let stored = sqlx::query_scalar!(
+        "select chunk_index from transcript_chunks where chunk_set_id = $1 order by chunk_index",
+        id
+    )
+    .fetch_all(&mut *connection)
+    .await?;
+    let hashes: Vec<&[u8]> = request.content_hashes.iter().map(|hash| hash.as_slice()).collect();
+    let reusable = sqlx::query_scalar!(
+        r#"select (w.position - 1)::int as "index!"
+           from unnest($4::bytea[]) with ordinality as w (content_hash, position)
+           where exists (
+               select from transcript_chunks c
+               join chunk_sets s on s.id = c.chunk_set_id
+               where s.user_id = $1 and s.recording_id = $2 and s.model = $3
+                 and s.state <> 'dead' and s.id <> $5 and c.content_hash = w.content_hash)
+           order by 1"#,
+        key.user_id,
+        key.recording_id,
+        request.model_name,
+        &hashes as &[&[u8]],
+        id
+    )
+    .fetch_all(&mut *connection)
+    .await?;
+    let indexes = |rows: Vec<i32>| rows.into_iter().map(|index| index as u32).collect();
+    Ok(ChunkSet { id, current: false, stored: indexes(stored), reusable: indexes(reusable) })
+}
+
+/// The swap. The task's row is locked first: a concurrent change of the transcript either
+/// committed before, and shows in the digest, or waits and opens a new task.
+pub(super) async fn complete(
+    pool: &PgPool,
+    lease: &Lease,
+    chunk_set_id: Uuid,
+    work: Work,
+) -> Result<Completion, Failure> {
+    let mut transaction = pool.begin().await?;
+    sqlx::query_scalar!(
+        "select 1 from embedding_queue where id = $1 and lease_token = $2 and status = 'processing' for update",
+        lease.task_id,
+        lease.token
+    )
+    .fetch_optional(&mut *transaction)
+    .await?
+    .ok_or(Failure::LeaseLost)?;
+    let set = sqlx::query!(
+        r#"select s.user_id, s.recording_id, s.model, s.chunks_expected,
+                  recording_digest(s.user_id, s.recording_id) = s.source_digest as "fits!",
+                  (select count(*) from transcript_chunks c where c.chunk_set_id = s.id) as "stored!"
+           from chunk_sets s where s.id = $1"#,
+        chunk_set_id
+    )
+    .fetch_optional(&mut *transaction)
+    .await?
+    .ok_or(Failure::RecordingDeleted)?;
+    if !set.fits {
+        end_attempt(&mut transaction, lease, Completion::Superseded, work).await?;
+        transaction.commit().await?;
+        return Ok(Completion::Superseded);
+    }
+    if set.stored != i64::from(set.chunks_expected) {
+        let (stored, expected) = (set.stored as u64, set.chunks_expected as u64);
+        return Err(Failure::Incomplete { stored, expected });
+    }
+    sqlx::query!(
+        "update chunk_sets set state = 'dead', died_at = clock_timestamp()
+         where user_id = $1 and recording_id = $2 and model = $3 and state <> 'dead' and id <> $4",
+        set.user_id,
+        set.recording_id,
+        set.model,
+        chunk_set_id
+    )
+    .execute(&mut *transaction)
+    .await?;
+    sqlx::query!(
+        "update chunk_sets set state = 'current', checked_at = clock_timestamp(),
+                completed_at = coalesce(completed_at, clock_timestamp())
+         where id = $1",
+        chunk_set_id
+    )
+    .execute(&mut *transaction)
+    .await?;
+    end_attempt(&mut transaction, lease, Completion::Completed, work).await?;
+    transaction.commit().await?;
+    Ok(Completion::Completed)
+}
+
+/// A superseded attempt is not counted: its recording did nothing wrong.
+async fn end_attempt(
+    connection: &mut PgConnection,
+    lease: &Lease,
+    completion: Completion,
+    work: Work,
+) -> Result<(), Failure> {
+    let completed = completion == Completion::Completed;
+    sqlx::query!(
+        "update embedding_queue set
+             status = case when $2 then 'completed' else 'pending' end,
+             completed_at = case when $2 then clock_timestamp() end,
+             attempts = attempts - case when $2 then 0 else 1 end,
+             last_error = null, failure_class = null, failure_fingerprint = null,
+             dirty = false, lease_token = null, lease_expires_at = null, locked_at = null
+         where id = $1",
+        lease.task_id,
+        completed
+    )
+    .execute(&mut *connection)
+    .await?;
+    sqlx::query!(
+        "update embedding_attempts set outcome = $2, ended_at = clock_timestamp(),
+                chunks = $3, chunks_reused = $4, tokens = $5
+         where id = $1 and outcome is null",
+        lease.attempt_id,
+        if completed { "completed" } else { "superseded" },
+        work.chunks as i32,
+        work.chunks_reused as i32,
+        work.tokens as i64
+    )
+    .execute(&mut *connection)
+    .await?;
+    Ok(())
+}

@@ -1,0 +1,63 @@
+//! sqlx's errors in the domain's words. SQLSTATE codes are from the PostgreSQL manual, appendix A.
+
+use crate::domain::failure::Failure;
+
+impl From<sqlx::Error> for Failure {
+    fn from(error: sqlx::Error) -> Self {
+        match &error {
+            sqlx::Error::Database(database) => {
+                let code = database.code().unwrap_or_default();
+                from_sqlstate(&code, database.message())
+            }
+            sqlx::Error::Io(_)
+            | sqlx::Error::Tls(_)
+            | sqlx::Error::Protocol(_)
+            | sqlx::Error::PoolTimedOut
+            | sqlx::Error::PoolClosed
+            | sqlx::Error::WorkerCrashed => {
+                Failure::DatabaseUnavailable { message: error.to_string() }
+            }
+            _ => Failure::DatabaseRefuses { message: error.to_string() },
+        }
+    }
+}
+
+/// Classifies a server's error. Messages are the primary ones only: details can hold row values,
+/// and those are transcript text.
+fn from_sqlstate(code: &str, message: &str) -> Failure {
+    let message = format!("{message} ({code})");
+    match code {
+        "57014" => Failure::StatementTimeout,
+        "40001" | "40P01" => Failure::Collision,
+        // A row that chunks refer to is gone, and only the deletion of its call removes one.
+        "23503" => Failure::RecordingDeleted,
+        // Read-only after a failover, or not the database that it was.
+        "25006" => Failure::DatabaseUnavailable { message },
+        // Idle or lock time-outs end the session's work, not the data.
+        "25P03" | "55P03" => Failure::DatabaseUnavailable { message },
+        // 08 connection, 53 resources (disk full, memory, connections), 57P operator
+        // intervention, 58 system error.
+        _ if ["08", "53", "57P", "58"].iter().any(|class| code.starts_with(class)) => {
+            Failure::DatabaseUnavailable { message }
+        }
+        _ => Failure::DatabaseRefuses { message },
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::domain::failure::Fault;
+
+    #[test]
+    fn outages_are_the_databases_fault_and_refusals_are_not() {
+        for code in ["08006", "53100", "53300", "57P01", "57P03", "25006", "40001", "40P01"] {
+            assert_eq!(from_sqlstate(code, "m").fault(), Fault::Database, "{code}");
+        }
+        assert_eq!(from_sqlstate("57014", "m"), Failure::StatementTimeout);
+        assert_eq!(from_sqlstate("23503", "m"), Failure::RecordingDeleted);
+        for code in ["22000", "42703", "23514"] {
+            assert_eq!(from_sqlstate(code, "m").fault(), Fault::Item, "{code}");
+        }
+    }
+}

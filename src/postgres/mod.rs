@@ -1,0 +1,252 @@
+//! All SQL, one file a table. [`PgStore`] is the adapter behind [`Store`].
+
+mod chunk_sets;
+mod embedding_jobs;
+mod embedding_models;
+mod embedding_queue;
+mod error;
+mod fathom;
+mod import;
+mod schedules;
+mod schema;
+mod transcript_chunks;
+mod verify;
+
+use std::time::Duration;
+
+use async_trait::async_trait;
+use chrono::{DateTime, Utc};
+use sqlx::postgres::{PgConnectOptions, PgListener, PgPoolOptions};
+use sqlx::{Connection, PgConnection, PgPool};
+use tokio::sync::mpsc;
+use uuid::Uuid;
+
+pub use embedding_jobs::{JobRequest, JobSummary, Selection};
+pub use embedding_models::ModelError;
+pub use fathom::TRANSCRIPT_BYTES_MAX;
+pub use import::Import;
+pub use schema::SchemaError;
+pub use verify::{Report, VIOLATIONS_MAX, Violation};
+
+use crate::domain::failure::Failure;
+use crate::domain::recording::RecordingKey;
+use crate::domain::task::{Lease, Settlement};
+use crate::ports::{
+    ChunkRow, ChunkSet, ChunkSetRequest, ClaimOf, Claimed, Completion, Destination, Model, Source,
+    Store, TaskCounts, Work,
+};
+
+/// The channel that a ready task is announced on.
+const CHANNEL: &str = "embedding_recovery";
+/// A connection must come within this time, or the database counts as unavailable.
+const ACQUIRE_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// The database.
+#[derive(Debug, Clone)]
+pub struct PgStore {
+    pool: PgPool,
+    url: String,
+}
+
+impl PgStore {
+    /// Connects with at most `connections_max` connections.
+    ///
+    /// # Errors
+    /// The server does not answer or refuses.
+    pub async fn connect(url: &str, connections_max: u32) -> Result<Self, sqlx::Error> {
+        let options: PgConnectOptions = url.parse()?;
+        let pool = PgPoolOptions::new()
+            .max_connections(connections_max)
+            .acquire_timeout(ACQUIRE_TIMEOUT)
+            .connect_with(options.application_name("embedding-recovery"))
+            .await?;
+        Ok(Self { pool, url: url.to_owned() })
+    }
+
+    /// Closes the connections, so that a server that this program owns can stop.
+    pub async fn close(&self) {
+        self.pool.close().await;
+    }
+
+    /// Fails unless the schema is what this program was built for.
+    ///
+    /// # Errors
+    /// [`SchemaError::Outdated`], [`SchemaError::Newer`], or the database's.
+    pub async fn check_schema(&self) -> Result<(), SchemaError> {
+        let mut connection = self.pool.acquire().await?;
+        schema::check(&mut connection).await
+    }
+
+    /// Brings the schema up to date over a connection of its own; returns the number of
+    /// migrations applied.
+    ///
+    /// # Errors
+    /// See [`SchemaError`]; nothing was changed where it fails before the first migration.
+    pub async fn migrate(&self) -> Result<usize, SchemaError> {
+        schema::migrate(&self.url).await
+    }
+
+    /// The model that everything stored here is made with, once there is something.
+    ///
+    /// # Errors
+    /// The database's.
+    pub async fn stored_model(&self) -> Result<Option<Model>, sqlx::Error> {
+        embedding_models::stored(&self.pool).await
+    }
+
+    /// Refuses a changed model before anything is written; registers the first one and builds its
+    /// index. False where the model has too many dimensions for an index.
+    ///
+    /// # Errors
+    /// [`ModelError::Changed`], or the database's.
+    pub async fn use_model(&self, model: &Model) -> Result<bool, ModelError> {
+        embedding_models::register(&self.pool, model).await?;
+        let mut connection = PgConnection::connect(&self.url).await?;
+        schema::lock(&mut connection).await?;
+        let indexed = embedding_models::ensure_index(&mut connection, model).await;
+        connection.close().await?;
+        Ok(indexed?)
+    }
+
+    /// Begins an import. `enqueue` opens a task for each recording that is new or changed.
+    pub fn import(&self, enqueue: bool) -> Import {
+        Import::new(self.pool.clone(), enqueue)
+    }
+
+    /// Enqueues recordings as one job.
+    ///
+    /// # Errors
+    /// The database's.
+    pub async fn enqueue(&self, request: &JobRequest) -> Result<JobSummary, Failure> {
+        embedding_jobs::enqueue(&self.pool, request).await
+    }
+
+    /// The recordings of this number: one for each user who holds it.
+    ///
+    /// # Errors
+    /// The database's.
+    pub async fn find_recordings(
+        &self,
+        recording_id: i64,
+        user_id: Option<&str>,
+    ) -> Result<Vec<RecordingKey>, Failure> {
+        embedding_jobs::find(&self.pool, recording_id, user_id).await
+    }
+
+    /// Checks the invariants against what is stored.
+    ///
+    /// # Errors
+    /// The database's.
+    pub async fn verify(&self) -> Result<Report, Failure> {
+        verify::verify(&self.pool).await
+    }
+}
+
+#[async_trait]
+impl Store for PgStore {
+    async fn claim(&self, worker: Uuid, of: ClaimOf, lease: Duration) -> Result<Claimed, Failure> {
+        embedding_queue::claim(&self.pool, worker, of, lease).await
+    }
+
+    async fn renew(&self, tokens: &[Uuid], lease: Duration) -> Result<Vec<Uuid>, Failure> {
+        embedding_queue::renew(&self.pool, tokens, lease).await
+    }
+
+    async fn expired(&self, rows_max: u32) -> Result<Vec<crate::domain::task::Task>, Failure> {
+        embedding_queue::expired(&self.pool, rows_max).await
+    }
+
+    async fn settle(
+        &self,
+        lease: &Lease,
+        failure: &Failure,
+        settlement: &Settlement,
+    ) -> Result<bool, Failure> {
+        embedding_queue::settle(&self.pool, lease, failure, settlement).await
+    }
+
+    async fn note_trace(&self, lease: &Lease, trace_id: &str) -> Result<(), Failure> {
+        sqlx::query!(
+            "update embedding_attempts set trace_id = $2 where id = $1",
+            lease.attempt_id,
+            trace_id
+        )
+        .execute(&self.pool)
+        .await?;
+        Ok(())
+    }
+
+    async fn load(&self, key: &RecordingKey) -> Result<Source, Failure> {
+        fathom::load(&self.pool, key).await
+    }
+
+    async fn open_chunk_set(
+        &self,
+        lease: &Lease,
+        key: &RecordingKey,
+        request: &ChunkSetRequest,
+    ) -> Result<ChunkSet, Failure> {
+        chunk_sets::open(&self.pool, lease, key, request).await
+    }
+
+    async fn insert_chunks(
+        &self,
+        destination: &Destination,
+        rows: &[ChunkRow],
+    ) -> Result<(), Failure> {
+        transcript_chunks::insert(&self.pool, destination, rows).await
+    }
+
+    async fn complete(
+        &self,
+        lease: &Lease,
+        chunk_set_id: Uuid,
+        work: Work,
+    ) -> Result<Completion, Failure> {
+        chunk_sets::complete(&self.pool, lease, chunk_set_id, work).await
+    }
+
+    async fn delete_dead_chunks(&self, rows_max: u32) -> Result<u64, Failure> {
+        transcript_chunks::delete_dead(&self.pool, rows_max).await
+    }
+
+    async fn reconcile(&self, model: &Model, rows_max: u32) -> Result<u64, Failure> {
+        embedding_jobs::reconcile(&self.pool, model, rows_max).await
+    }
+
+    async fn take_tick(&self, schedule: &str, at: DateTime<Utc>) -> Result<bool, Failure> {
+        schedules::take_tick(&self.pool, schedule, at).await
+    }
+
+    async fn now(&self) -> Result<DateTime<Utc>, Failure> {
+        schedules::now(&self.pool).await
+    }
+
+    async fn task_counts(&self) -> Result<TaskCounts, Failure> {
+        embedding_queue::counts(&self.pool).await
+    }
+
+    async fn statement_timeout(&self) -> Result<Option<Duration>, Failure> {
+        let millis = sqlx::query_scalar!(
+            r#"select setting::bigint as "millis!" from pg_settings where name = 'statement_timeout'"#
+        )
+        .fetch_one(&self.pool)
+        .await?;
+        Ok((millis > 0).then(|| Duration::from_millis(millis as u64)))
+    }
+
+    async fn listen(&self, ready: mpsc::Sender<()>) -> Result<(), Failure> {
+        let mut listener = PgListener::connect_with(&self.pool).await?;
+        listener.listen(CHANNEL).await?;
+        loop {
+            // `None` says that the connection was lost and made anew: something may have been
+            // missed, so it counts as a notification.
+            listener.try_recv().await?;
+            // A full channel means that a look at the queue is due already.
+            match ready.try_send(()) {
+                Err(mpsc::error::TrySendError::Closed(())) => return Ok(()),
+                Ok(()) | Err(mpsc::error::TrySendError::Full(())) => {}
+            }
+        }
+    }
+}

@@ -1,0 +1,29 @@
+//! `schedules`: each tick belongs to one process.
+
+use chrono::{DateTime, Utc};
+use sqlx::PgPool;
+
+use crate::domain::failure::Failure;
+
+/// Takes a tick; false where another process took it or a later one.
+pub(super) async fn take_tick(
+    pool: &PgPool,
+    schedule: &str,
+    at: DateTime<Utc>,
+) -> Result<bool, Failure> {
+    let taken = sqlx::query!(
+        "insert into schedules (name, last_tick) values ($1, $2)
+         on conflict (name) do update set last_tick = excluded.last_tick
+         where schedules.last_tick < excluded.last_tick",
+        schedule,
+        at
+    )
+    .execute(pool)
+    .await?;
+    Ok(taken.rows_affected() == 1)
+}
+
+/// The database's time, by which ticks are computed.
+pub(super) async fn now(pool: &PgPool) -> Result<DateTime<Utc>, Failure> {
+    Ok(sqlx::query_scalar!(r#"select clock_timestamp() as "now!""#).fetch_one(pool).await?)
+}

@@ -1,0 +1,2 @@
+mod chunking;
+mod packing;
