@@ -107,7 +107,9 @@ impl Embedding {
         match args.choose(own_database)? {
             EmbedderChoice::Local { fallback } => {
                 if fallback {
-                    tracing::info!("no API key: embedding with the built-in local model, which is for trying things out");
+                    tracing::info!(
+                        "no API key: embedding with the built-in local model, which is for trying things out"
+                    );
                 }
                 let embedder = Arc::new(LocalEmbedder::load()?);
                 let dimensions = local::DIMENSIONS as u32;
@@ -155,7 +157,10 @@ pub async fn serve(
     let store = &database.store;
     let Embedding { embedder, model } = Embedding::choose(embedder, database.is_own()).await?;
     if !store.use_model(&model).await? {
-        tracing::warn!(dimensions = model.dimensions, "too many dimensions for an index: search will scan");
+        tracing::warn!(
+            dimensions = model.dimensions,
+            "too many dimensions for an index: search will scan"
+        );
     }
     while store.reconcile(&model, RECONCILE_ROWS_MAX).await? == u64::from(RECONCILE_ROWS_MAX) {}
     let settings = TreeSettings {

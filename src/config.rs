@@ -154,13 +154,15 @@ impl EmbedderArgs {
 
     fn api_key(&self) -> Result<Option<SecretString>, ConfigError> {
         use secrecy::ExposeSecret;
-        if let Some(key) = self.openai_api_key.as_ref().filter(|key| !key.expose_secret().is_empty())
+        if let Some(key) =
+            self.openai_api_key.as_ref().filter(|key| !key.expose_secret().is_empty())
         {
             return Ok(Some(key.clone()));
         }
         let Some(file) = &self.openai_api_key_file else { return Ok(None) };
-        let key = std::fs::read_to_string(file)
-            .map_err(|error| ConfigError(format!("OPENAI_API_KEY_FILE {}: {error}", file.display())))?;
+        let key = std::fs::read_to_string(file).map_err(|error| {
+            ConfigError(format!("OPENAI_API_KEY_FILE {}: {error}", file.display()))
+        })?;
         match key.trim() {
             "" => Err(ConfigError(format!("OPENAI_API_KEY_FILE {} is empty", file.display()))),
             key => Ok(Some(key.into())),

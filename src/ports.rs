@@ -40,14 +40,15 @@ pub trait Embedder: Send + Sync + 'static {
     /// that fails for a passing reason a few times.
     ///
     /// # Errors
-    /// A failure of the provider, or [`Failure::RequestRefused`] where it will not take these
-    /// inputs: split them and try the parts.
+    /// A failure of the provider ([`Failure::RateLimited`] only where the wait would be long), or
+    /// [`Failure::RequestRefused`] where it will not take these inputs: split them and try the
+    /// parts.
     async fn embed(&self, inputs: &[String]) -> Result<Embedded, Failure>;
 
     /// Embeds a fixed short text once, with no repetition: does the provider work at all?
     ///
     /// # Errors
-    /// The provider's failure.
+    /// The provider's failure, never [`Failure::RequestRefused`].
     async fn probe(&self) -> Result<Embedded, Failure>;
 }
 
@@ -238,7 +239,12 @@ pub trait Store: Send + Sync + 'static {
     /// Writes what becomes of a task, once per attempt; false where the attempt was settled before
     /// or the lease is another's by now. [`Failure::LeaseExpired`] is only written to a lease that
     /// really is over.
-    async fn settle(&self, lease: &Lease, failure: &Failure, settlement: &Settlement) -> Result<bool, Failure>;
+    async fn settle(
+        &self,
+        lease: &Lease,
+        failure: &Failure,
+        settlement: &Settlement,
+    ) -> Result<bool, Failure>;
 
     /// Notes the trace that tells an attempt's story.
     async fn note_trace(&self, lease: &Lease, trace_id: &str) -> Result<(), Failure>;
@@ -251,14 +257,28 @@ pub trait Store: Send + Sync + 'static {
     async fn load(&self, key: &RecordingKey) -> Result<Source, Failure>;
 
     /// Opens or resumes the building set of this fingerprint.
-    async fn open_chunk_set(&self, lease: &Lease, key: &RecordingKey, request: &ChunkSetRequest) -> Result<ChunkSet, Failure>;
+    async fn open_chunk_set(
+        &self,
+        lease: &Lease,
+        key: &RecordingKey,
+        request: &ChunkSetRequest,
+    ) -> Result<ChunkSet, Failure>;
 
     /// Inserts rows under the fence. Rows that are there already are left alone.
-    async fn insert_chunks(&self, destination: &Destination, rows: &[ChunkRow]) -> Result<(), Failure>;
+    async fn insert_chunks(
+        &self,
+        destination: &Destination,
+        rows: &[ChunkRow],
+    ) -> Result<(), Failure>;
 
     /// Under the fence, in one transaction: checks that every chunk is there, makes the set
     /// current and the old one dead, completes the task and closes the attempt.
-    async fn complete(&self, lease: &Lease, chunk_set_id: Uuid, work: Work) -> Result<Completion, Failure>;
+    async fn complete(
+        &self,
+        lease: &Lease,
+        chunk_set_id: Uuid,
+        work: Work,
+    ) -> Result<Completion, Failure>;
 
     /// Deletes chunks of dead sets, at most `rows_max`; returns how many.
     async fn delete_dead_chunks(&self, rows_max: u32) -> Result<u64, Failure>;
@@ -268,7 +288,11 @@ pub trait Store: Send + Sync + 'static {
     async fn reconcile(&self, model: &Model, rows_max: u32) -> Result<u64, Failure>;
 
     /// Takes the tick of `schedule` that falls at `at`; false where another process took it.
-    async fn take_tick(&self, schedule: &str, at: chrono::DateTime<chrono::Utc>) -> Result<bool, Failure>;
+    async fn take_tick(
+        &self,
+        schedule: &str,
+        at: chrono::DateTime<chrono::Utc>,
+    ) -> Result<bool, Failure>;
 
     /// The database's time.
     async fn now(&self) -> Result<chrono::DateTime<chrono::Utc>, Failure>;

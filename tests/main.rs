@@ -1,2 +1,11 @@
+//! The one integration binary.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test fails by panicking")]
+
 mod chunking;
+mod embedded;
+mod fakes;
+mod harness;
+mod openai_embedder;
 mod packing;
+mod pipeline;

@@ -4,10 +4,8 @@ use embedding_recovery::domain::packing::{RequestLimits, estimate_tokens, halves
 use proptest::prelude::*;
 
 fn limits() -> impl Strategy<Value = RequestLimits> {
-    (0usize..20, 0usize..5_000).prop_map(|(inputs_max, tokens_max)| RequestLimits {
-        inputs_max,
-        tokens_max,
-    })
+    (0usize..20, 0usize..5_000)
+        .prop_map(|(inputs_max, tokens_max)| RequestLimits { inputs_max, tokens_max })
 }
 
 fn tokens(sizes: &[usize]) -> usize {
@@ -16,10 +14,7 @@ fn tokens(sizes: &[usize]) -> usize {
 
 #[test]
 fn a_token_is_four_bytes_and_a_begun_one_counts() {
-    assert_eq!(
-        [0, 1, 4, 5, 4_800].map(estimate_tokens),
-        [0, 1, 1, 2, 1_200]
-    );
+    assert_eq!([0, 1, 4, 5, 4_800].map(estimate_tokens), [0, 1, 1, 2, 1_200]);
 }
 
 #[test]
@@ -30,10 +25,7 @@ fn openai_takes_250_of_the_largest_chunks_a_request() {
 
 #[test]
 fn openai_takes_2048_tiny_inputs_a_request() {
-    assert_eq!(
-        pack(&[4; 2_049], &RequestLimits::OPENAI),
-        [0..2_048, 2_048..2_049]
-    );
+    assert_eq!(pack(&[4; 2_049], &RequestLimits::OPENAI), [0..2_048, 2_048..2_049]);
 }
 
 #[test]
@@ -43,10 +35,7 @@ fn nothing_to_send_makes_no_request() {
 
 #[test]
 fn an_input_larger_than_the_limit_goes_alone() {
-    let limits = RequestLimits {
-        inputs_max: 10,
-        tokens_max: 100,
-    };
+    let limits = RequestLimits { inputs_max: 10, tokens_max: 100 };
     assert_eq!(pack(&[40, 4_000, 40, 40], &limits), [0..1, 1..2, 2..4]);
 }
 

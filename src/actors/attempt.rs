@@ -18,9 +18,7 @@ use crate::domain::failure::Failure;
 use crate::domain::packing::{halves, pack};
 use crate::domain::recording::Recording;
 use crate::domain::task::Task;
-use crate::ports::{
-    ChunkRow, ChunkSetRequest, Completion, Destination, Embedder, Store, Work,
-};
+use crate::ports::{ChunkRow, ChunkSetRequest, Completion, Destination, Embedder, Store, Work};
 use crate::telemetry;
 
 /// What an attempt works with. Cloned for a restart in place.
@@ -101,8 +99,7 @@ impl Attempt {
             call_title: recording.title.clone(),
             call_date: recording.created_at,
         });
-        let plan =
-            Plan { recording, chunks, content_hashes: request.content_hashes, destination };
+        let plan = Plan { recording, chunks, content_hashes: request.content_hashes, destination };
         let mut work = Work { chunks: plan.chunks.len() as u32, ..Work::default() };
         if set.current {
             work.chunks_reused = work.chunks;
@@ -117,9 +114,8 @@ impl Attempt {
             self.reuse(&plan, &reusable).await?;
             work.tokens = self.embed(&plan, &missing).await?;
         }
-        let completion = self
-            .persist(|| self.store.complete(&self.task.lease, set.id, work))
-            .await?;
+        let completion =
+            self.persist(|| self.store.complete(&self.task.lease, set.id, work)).await?;
         Ok(Done { completion, work })
     }
 
@@ -195,7 +191,8 @@ impl Attempt {
         Ok(tokens)
     }
 
-    /// Buys one request's vectors. Where the provider fails, a probe tells whose fault it is.
+    /// Buys one request's vectors. Where the provider fails, or refuses a single chunk, a probe
+    /// tells whose fault it is: a revoked key must not bury recording after recording.
     async fn buy(&self, plan: &Plan, indexes: &[u32]) -> Result<(Vec<Vec<f32>>, u64), Failure> {
         self.wait_for_lease().await;
         let inputs: Vec<String> = indexes
@@ -203,15 +200,22 @@ impl Attempt {
             .map(|index| plan.chunks[*index as usize].embedded_text(&plan.recording))
             .collect();
         let _waiting = self.progress.suspend();
-        match self.embedder.embed(&inputs).await {
-            Ok(embedded) => Ok((embedded.vectors, embedded.tokens)),
-            Err(
-                Failure::ProviderUnavailable { message } | Failure::BadAnswer { message },
-            ) => match self.embedder.probe().await {
-                Ok(_) => Err(Failure::ProviderRejectsItem { message }),
-                Err(probe) => Err(probe),
-            },
-            Err(failure) => Err(failure),
+        let failure = match self.embedder.embed(&inputs).await {
+            Ok(embedded) => return Ok((embedded.vectors, embedded.tokens)),
+            Err(failure) => failure,
+        };
+        let rejected = match &failure {
+            Failure::ProviderUnavailable { message } | Failure::BadAnswer { message } => {
+                Failure::ProviderRejectsItem { message: message.clone() }
+            }
+            Failure::RequestRefused { .. } if indexes.len() == 1 => failure,
+            _ => return Err(failure),
+        };
+        match self.embedder.probe().await {
+            // A rate limit says nothing against the recording nor for the provider's health, and
+            // the next request waits for it.
+            Ok(_) | Err(Failure::RateLimited { .. }) => Err(rejected),
+            Err(probe) => Err(probe),
         }
     }
 

@@ -80,8 +80,7 @@ impl Tree {
     pub async fn start(settings: TreeSettings) -> Result<Self, SpawnErr> {
         let (publish, status) = watch::channel(Status::default());
         let arguments = supervisor::Arguments { settings, status: publish };
-        let (supervisor, ended) =
-            Actor::spawn(None, supervisor::Supervisor, arguments).await?;
+        let (supervisor, ended) = Actor::spawn(None, supervisor::Supervisor, arguments).await?;
         Ok(Self { supervisor, status, ended })
     }
 

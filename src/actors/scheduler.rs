@@ -108,7 +108,9 @@ impl SchedulerState {
     /// Ticks are computed from the database's time, so that replicas agree on them.
     async fn arm(&self, myself: &ActorRef<SchedulerMessage>) {
         let next = match self.arguments.store.now().await {
-            Ok(now) => self.arguments.schedule.find_next_occurrence(&now, false).ok().map(|at| (now, at)),
+            Ok(now) => {
+                self.arguments.schedule.find_next_occurrence(&now, false).ok().map(|at| (now, at))
+            }
             Err(failure) => {
                 self.arguments.outages.note(&failure);
                 None

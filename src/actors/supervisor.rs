@@ -225,8 +225,7 @@ impl SupervisorState {
         crashes: u32,
     ) -> Result<(), ActorProcessingErr> {
         let supervisor = myself.get_cell();
-        let (actor, _) =
-            Actor::spawn_linked(None, Recording, attempt.clone(), supervisor).await?;
+        let (actor, _) = Actor::spawn_linked(None, Recording, attempt.clone(), supervisor).await?;
         let running = Running { cell: actor.get_cell(), attempt, crashes, verdict: None };
         self.running.insert(actor.get_id(), running);
         Ok(())
@@ -242,7 +241,9 @@ impl SupervisorState {
 
     fn check_progress(&mut self) {
         let stall = self.settings.stall;
-        self.end_where(Failure::Stalled { idle: stall }, |run| run.attempt.progress.idle() >= stall);
+        self.end_where(Failure::Stalled { idle: stall }, |run| {
+            run.attempt.progress.idle() >= stall
+        });
     }
 
     fn probe(&self, myself: &ActorRef<SupervisorMessage>) {
@@ -253,11 +254,7 @@ impl SupervisorState {
         });
     }
 
-    fn probed(
-        &mut self,
-        myself: &ActorRef<SupervisorMessage>,
-        result: Result<Embedded, Failure>,
-    ) {
+    fn probed(&mut self, myself: &ActorRef<SupervisorMessage>, result: Result<Embedded, Failure>) {
         match result {
             Ok(_) => {
                 tracing::info!("the provider answers again; claiming goes on");

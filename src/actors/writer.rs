@@ -69,6 +69,7 @@ struct Order {
     /// Held until the rows are stored.
     _permits: Arc<OwnedSemaphorePermit>,
     reply: RpcReplyPort<Result<(), Failure>>,
+    /// Ranges of rows that no statement carries yet.
     todo: Vec<Range<usize>>,
     stored: usize,
 }
@@ -122,7 +123,7 @@ impl WriterState {
         reply: RpcReplyPort<Result<(), Failure>>,
     ) {
         self.last_order += 1;
-        let todo = vec![0..rows.len()];
+        let todo = Vec::from([0..rows.len()]);
         let order = Order { destination, rows, _permits: permits, reply, todo, stored: 0 };
         self.orders.insert(self.last_order, order);
         self.turns.push_back(self.last_order);

@@ -86,7 +86,10 @@ async fn resolve(store: &PgStore, args: &Args) -> anyhow::Result<Vec<RecordingKe
             (Some(last), false) => {
                 let users: Vec<String> =
                     found.into_iter().chain([last]).map(|key| key.user_id).collect();
-                bail!("recording {id} belongs to several users ({}): say which with --user", users.join(", "))
+                bail!(
+                    "recording {id} belongs to several users ({}): say which with --user",
+                    users.join(", ")
+                )
             }
             (None, _) => match &args.user {
                 Some(user) => bail!("user {user} has no recording {id}; nothing was enqueued"),

@@ -61,7 +61,9 @@ pub(super) async fn run(database: &DatabaseArgs, args: &Args) -> anyhow::Result<
         println!("{}", serde_json::to_string(&summary)?);
     } else {
         let Summary { new, changed, unchanged, warnings, refused, .. } = summary;
-        println!("{new} new, {changed} changed, {unchanged} unchanged, {refused} refused, {warnings} warnings");
+        println!(
+            "{new} new, {changed} changed, {unchanged} unchanged, {refused} refused, {warnings} warnings"
+        );
         if let Some(job) = summary.job_id {
             println!("job {job}: {} tasks", new + changed);
         }
@@ -106,7 +108,9 @@ async fn import_file(
             progress.suspend(|| eprintln!("{name}: line {}: warning: {warning}", read.line));
         }
         let stored = import.store(&read.recording).await;
-        match stored.with_context(|| format!("{name}: line {}: {}", read.line, read.recording.key))? {
+        match stored
+            .with_context(|| format!("{name}: line {}: {}", read.line, read.recording.key))?
+        {
             ImportChange::New => summary.new += 1,
             ImportChange::Changed => summary.changed += 1,
             ImportChange::Unchanged => summary.unchanged += 1,

@@ -20,10 +20,15 @@ const EXIT_FAILED: u8 = 1;
 
 /// Keeps the embeddings of call recordings complete.
 #[derive(Debug, Parser)]
-#[command(name = "embedding-recovery", version, about, after_help = "Examples:
+#[command(
+    name = "embedding-recovery",
+    version,
+    about,
+    after_help = "Examples:
   embedding-recovery import calls.jsonl.gz     store calls and queue them
   embedding-recovery serve --exit-when-idle    embed everything, then end
-  embedding-recovery verify                    check what is stored")]
+  embedding-recovery verify                    check what is stored"
+)]
 struct Cli {
     #[command(flatten)]
     database: DatabaseArgs,
@@ -45,7 +50,7 @@ enum Command {
     /// Queue recordings
     Enqueue(enqueue::Args),
     /// Run the service
-    Serve(serve::Args),
+    Serve(Box<serve::Args>),
     /// Check what is stored against what must hold
     Verify(verify::Args),
 }

@@ -14,10 +14,7 @@ pub struct RequestLimits {
 impl RequestLimits {
     /// OpenAI's, for all its embedding models. Source: its API reference, "Create embeddings",
     /// parameter `input`.
-    pub const OPENAI: Self = Self {
-        inputs_max: 2_048,
-        tokens_max: 300_000,
-    };
+    pub const OPENAI: Self = Self { inputs_max: 2_048, tokens_max: 300_000 };
 }
 
 /// Bytes a token, as providers estimate for their own request limits.

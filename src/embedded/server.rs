@@ -89,11 +89,7 @@ impl Server {
         while Instant::now() < deadline {
             match self.state().await? {
                 State::Up(connection, socket_dir) => {
-                    return Ok(Running {
-                        connection: *connection,
-                        socket_dir,
-                        started_here,
-                    });
+                    return Ok(Running { connection: *connection, socket_dir, started_here });
                 }
                 State::Busy => {}
                 State::Absent => match &mut child {
@@ -113,9 +109,7 @@ impl Server {
             tokio::time::sleep(POLL).await;
         }
         Err(EmbeddedError::NotReady {
-            pid: self
-                .pid_file()
-                .map_or("unknown".to_owned(), |file| file.pid.to_string()),
+            pid: self.pid_file().map_or("unknown".to_owned(), |file| file.pid.to_string()),
             data_dir: self.data.0.clone(),
             log: self.data.log(),
             seconds: START_LIMIT.as_secs(),
@@ -161,12 +155,8 @@ impl Server {
         for setting in self.settings(&socket_dir) {
             postgres.args(["-c", &setting]);
         }
-        let spawned = postgres
-            .process_group(0)
-            .kill_on_drop(false)
-            .stdout(log)
-            .stderr(second)
-            .spawn();
+        let spawned =
+            postgres.process_group(0).kill_on_drop(false).stdout(log).stderr(second).spawn();
         match spawned {
             Ok(child) => Ok((child, socket_dir)),
             Err(error) => Err(EmbeddedError::Program {
@@ -190,11 +180,7 @@ impl Server {
             "shared_buffers=256MB".to_owned(),
         ];
         if !self.durable {
-            let off = [
-                "fsync=off",
-                "synchronous_commit=off",
-                "full_page_writes=off",
-            ];
+            let off = ["fsync=off", "synchronous_commit=off", "full_page_writes=off"];
             settings.extend(off.map(str::to_owned));
         }
         settings
@@ -255,10 +241,7 @@ impl Server {
 
 /// Runs a program of Postgres to its end.
 pub(super) async fn run(mut command: Command, program: &Path) -> Result<(), EmbeddedError> {
-    let failed = |output: String| EmbeddedError::Program {
-        program: program.to_path_buf(),
-        output,
-    };
+    let failed = |output: String| EmbeddedError::Program { program: program.to_path_buf(), output };
     let ran = command.kill_on_drop(true).output().await;
     let ran = ran.map_err(|error| failed(error.to_string()))?;
     if ran.status.success() {

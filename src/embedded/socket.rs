@@ -26,10 +26,7 @@ pub(super) fn new_dir(data: &DataDir, user: Option<ServerUser>) -> Result<PathBu
     let fits = run.join(SOCKET).as_os_str().len() <= PATH_LIMIT && run.to_str().is_some();
     let dir = if fits {
         let _ = fs::remove_dir_all(&run);
-        DirBuilder::new()
-            .mode(0o700)
-            .create(&run)
-            .map_err(EmbeddedError::io("create", &run))?;
+        DirBuilder::new().mode(0o700).create(&run).map_err(EmbeddedError::io("create", &run))?;
         run
     } else {
         // Not TMPDIR, which is long on macOS.

@@ -65,10 +65,7 @@ impl Server {
         Some(PidFile {
             pid: lines.next()?.trim().parse().ok()?,
             // Line 5, after the data directory, the start time and the port.
-            socket_dir: lines
-                .nth(3)
-                .filter(|dir| dir.starts_with('/'))
-                .map(PathBuf::from),
+            socket_dir: lines.nth(3).filter(|dir| dir.starts_with('/')).map(PathBuf::from),
         })
     }
 
@@ -79,8 +76,7 @@ impl Server {
             fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default()
         } else {
             let mut ps = Command::new("ps");
-            ps.args(["-ww", "-o", "command=", "-p"])
-                .arg(pid.to_string());
+            ps.args(["-ww", "-o", "command=", "-p"]).arg(pid.to_string());
             ps.output().await.map(|ran| ran.stdout).unwrap_or_default()
         };
         let command_line = String::from_utf8_lossy(&command_line).replace('\0', " ");

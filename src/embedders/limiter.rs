@@ -61,10 +61,7 @@ struct State {
 impl Limiter {
     /// Lets at most `requests_in_flight` through at once.
     pub fn new(requests_in_flight: usize) -> Self {
-        Self {
-            permits: Semaphore::new(requests_in_flight),
-            state: Mutex::default(),
-        }
+        Self { permits: Semaphore::new(requests_in_flight), state: Mutex::default() }
     }
 
     /// Waits until a request of about `tokens` may be sent; it may run while the permit is held.
@@ -95,9 +92,7 @@ impl Limiter {
         let permit = self.permit().await?;
         let now = Instant::now();
         match self.state().paused_until.filter(|until| *until > now) {
-            Some(until) => Err(Failure::RateLimited {
-                retry_after: until - now,
-            }),
+            Some(until) => Err(Failure::RateLimited { retry_after: until - now }),
             None => Ok(permit),
         }
     }
@@ -105,9 +100,7 @@ impl Limiter {
     /// The provider refused a request, the `repeats`th in a row after the first: everyone pauses.
     /// `asked` is the wait it asks for. Returns the wait.
     pub fn pause(&self, asked: Option<Duration>, repeats: u32) -> Duration {
-        let floor = FLOOR_FIRST
-            .saturating_mul(2_u32.saturating_pow(repeats))
-            .min(FLOOR_MAX);
+        let floor = FLOOR_FIRST.saturating_mul(2_u32.saturating_pow(repeats)).min(FLOOR_MAX);
         let wait = asked.unwrap_or(UNASKED).min(ASKED_MAX).max(floor);
         let until = Instant::now() + wait;
         let mut state = self.state();
@@ -148,14 +141,10 @@ impl State {
         self.requests = self.requests.filter(|known| known.reset_at > now);
         self.tokens = self.tokens.filter(|known| known.reset_at > now);
         let wait_for = |known: Option<Known>, needed: u64| {
-            known
-                .filter(|known| known.remaining < needed)
-                .map(|known| known.reset_at)
+            known.filter(|known| known.remaining < needed).map(|known| known.reset_at)
         };
-        let until = self
-            .paused_until
-            .max(wait_for(self.requests, 1))
-            .max(wait_for(self.tokens, tokens));
+        let until =
+            self.paused_until.max(wait_for(self.requests, 1)).max(wait_for(self.tokens, tokens));
         if let Some(until) = until {
             return Err(until);
         }

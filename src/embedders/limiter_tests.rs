@@ -47,12 +47,7 @@ async fn a_pause_above_the_bound_is_reported_to_everyone_until_it_has_shrunk() {
     let limiter = Limiter::new(1);
     limiter.pause(Some(PAUSE_MAX + 60 * SECOND), 0);
     let refused = limiter.admit(1).await.err();
-    assert_eq!(
-        refused,
-        Some(Failure::RateLimited {
-            retry_after: PAUSE_MAX + 60 * SECOND
-        })
-    );
+    assert_eq!(refused, Some(Failure::RateLimited { retry_after: PAUSE_MAX + 60 * SECOND }));
     tokio::time::advance(60 * SECOND).await;
     about(PAUSE_MAX, held_back(&limiter, 1).await);
 }
@@ -60,9 +55,8 @@ async fn a_pause_above_the_bound_is_reported_to_everyone_until_it_has_shrunk() {
 #[tokio::test(start_paused = true)]
 async fn a_server_that_asks_for_no_wait_is_asked_ever_more_rarely() {
     let limiter = Limiter::new(1);
-    let waits: Vec<_> = (0..5)
-        .map(|n| limiter.pause(Some(Duration::ZERO), n).as_millis())
-        .collect();
+    let waits: Vec<_> =
+        (0..5).map(|n| limiter.pause(Some(Duration::ZERO), n).as_millis()).collect();
     assert_eq!(waits, [200, 400, 800, 1_600, 3_200]);
     assert_eq!(limiter.pause(Some(Duration::ZERO), u32::MAX), FLOOR_MAX);
     assert_eq!(limiter.pause(None, 0), UNASKED);
@@ -74,12 +68,7 @@ async fn a_probe_does_not_wait_for_a_pause() {
     let limiter = Limiter::new(1);
     limiter.pause(Some(5 * SECOND), 0);
     let refused = limiter.admit_probe().await.err();
-    assert_eq!(
-        refused,
-        Some(Failure::RateLimited {
-            retry_after: 5 * SECOND
-        })
-    );
+    assert_eq!(refused, Some(Failure::RateLimited { retry_after: 5 * SECOND }));
     tokio::time::advance(5 * SECOND).await;
     assert!(limiter.admit_probe().await.is_ok());
 }
@@ -87,26 +76,11 @@ async fn a_probe_does_not_wait_for_a_pause() {
 #[tokio::test(start_paused = true)]
 async fn a_used_up_budget_is_waited_for_before_it_is_refused() {
     let limiter = Limiter::new(1);
-    limiter.note(
-        Some(Budget {
-            remaining: 0,
-            reset_after: 3 * SECOND,
-        }),
-        None,
-    );
-    assert!(
-        limiter.admit_probe().await.is_ok(),
-        "a probe follows no hint"
-    );
+    limiter.note(Some(Budget { remaining: 0, reset_after: 3 * SECOND }), None);
+    assert!(limiter.admit_probe().await.is_ok(), "a probe follows no hint");
     about(3 * SECOND, held_back(&limiter, 1).await);
 
-    limiter.note(
-        None,
-        Some(Budget {
-            remaining: 100,
-            reset_after: 2 * SECOND,
-        }),
-    );
+    limiter.note(None, Some(Budget { remaining: 100, reset_after: 2 * SECOND }));
     about(Duration::ZERO, held_back(&limiter, 60).await);
     about(Duration::ZERO, held_back(&limiter, 40).await);
     about(2 * SECOND, held_back(&limiter, 1).await);
@@ -115,29 +89,11 @@ async fn a_used_up_budget_is_waited_for_before_it_is_refused() {
 #[tokio::test(start_paused = true)]
 async fn a_hint_is_followed_no_longer_than_its_bound_and_forgotten_after_better_news() {
     let limiter = Limiter::new(1);
-    limiter.note(
-        Some(Budget {
-            remaining: 0,
-            reset_after: Duration::MAX,
-        }),
-        None,
-    );
+    limiter.note(Some(Budget { remaining: 0, reset_after: Duration::MAX }), None);
     about(HINT_MAX, held_back(&limiter, 1).await);
 
-    limiter.note(
-        Some(Budget {
-            remaining: 0,
-            reset_after: 3 * SECOND,
-        }),
-        None,
-    );
-    limiter.note(
-        Some(Budget {
-            remaining: 9,
-            reset_after: 3 * SECOND,
-        }),
-        None,
-    );
+    limiter.note(Some(Budget { remaining: 0, reset_after: 3 * SECOND }), None);
+    limiter.note(Some(Budget { remaining: 9, reset_after: 3 * SECOND }), None);
     about(Duration::ZERO, held_back(&limiter, 1).await);
 }
 
@@ -155,13 +111,7 @@ async fn a_request_beyond_the_bound_waits_for_one_to_end() {
 #[tokio::test(start_paused = true)]
 async fn a_refusals_own_wait_counts_and_not_the_hint_that_came_with_it() {
     let limiter = Limiter::new(1);
-    limiter.note(
-        Some(Budget {
-            remaining: 0,
-            reset_after: 50 * SECOND,
-        }),
-        None,
-    );
+    limiter.note(Some(Budget { remaining: 0, reset_after: 50 * SECOND }), None);
     limiter.pause(Some(2 * SECOND), 0);
     about(2 * SECOND, held_back(&limiter, 1).await);
 }

@@ -129,9 +129,7 @@ mod tests {
 
     fn embed(texts: &[&str]) -> Vec<Vec<f32>> {
         let texts: Vec<String> = texts.iter().map(|text| (*text).to_owned()).collect();
-        LocalEmbedder::load()
-            .expect("the built-in model loads")
-            .embed_texts(&texts)
+        LocalEmbedder::load().expect("the built-in model loads").embed_texts(&texts)
     }
 
     fn dot(a: &[f32], b: &[f32]) -> f32 {
@@ -167,10 +165,7 @@ mod tests {
     fn a_text_gets_the_same_vector_alone_and_in_company() {
         let together = embed(&["The budget was agreed.", "", "We ship in March."]);
         assert_eq!(together[2], embed(&["We ship in March."])[0]);
-        assert_eq!(
-            together,
-            embed(&["The budget was agreed.", "", "We ship in March."])
-        );
+        assert_eq!(together, embed(&["The budget was agreed.", "", "We ship in March."]));
     }
 
     #[test]
@@ -182,20 +177,12 @@ mod tests {
         ]);
         let (paraphrase, unrelated) =
             (dot(&vectors[0], &vectors[1]), dot(&vectors[0], &vectors[2]));
-        assert!(
-            paraphrase > unrelated + 0.2,
-            "{paraphrase} is not clearly above {unrelated}"
-        );
+        assert!(paraphrase > unrelated + 0.2, "{paraphrase} is not clearly above {unrelated}");
     }
 
     #[test]
     fn texts_without_known_tokens_share_a_vector_unlike_that_of_real_texts() {
-        let vectors = embed(&[
-            "",
-            "🙂",
-            "[PAD]",
-            "The customer wants to cancel the subscription.",
-        ]);
+        let vectors = embed(&["", "🙂", "[PAD]", "The customer wants to cancel the subscription."]);
         for vector in &vectors[..3] {
             assert_eq!(vector.as_slice(), UNKNOWN_TEXT);
         }

@@ -80,12 +80,8 @@ impl OpenAiEmbedder {
         asked: Asked<'_>,
     ) -> Result<Embedded, Refusal> {
         let settings = &self.settings;
-        let request = Request::new(
-            &settings.model,
-            settings.dimensions,
-            asked.inputs,
-            asked.dialect,
-        );
+        let request =
+            Request::new(&settings.model, settings.dimensions, asked.inputs, asked.dialect);
         let post = self.client.post(self.url.clone()).json(&request);
         let response = post.send().await.map_err(|error| self.unavailable(error))?;
         let rate = RateHeaders::read(|name| response.headers().get(name)?.to_str().ok());
@@ -102,9 +98,7 @@ impl OpenAiEmbedder {
         let status = response.status();
         if !status.is_success() {
             // The status says enough where the body breaks off.
-            let body = read_body(&mut response, REFUSAL_BYTES_MAX)
-                .await
-                .unwrap_or_default();
+            let body = read_body(&mut response, REFUSAL_BYTES_MAX).await.unwrap_or_default();
             return Err(Refusal::read(status.as_u16(), &body, rate, &asked));
         }
         self.dialect.understood(asked.dialect);
@@ -120,43 +114,26 @@ impl OpenAiEmbedder {
         let answer =
             Answer::read(&body, asked.inputs.len()).map_err(|unreadable| match unreadable {
                 Unreadable::Content(message) => bad(message),
-                Unreadable::Json(place) => bad(format!(
-                    "{place}; {}",
-                    refusal::describe(status.as_u16(), &body, &asked)
-                )),
+                Unreadable::Json(place) => {
+                    bad(format!("{place}; {}", refusal::describe(status.as_u16(), &body, &asked)))
+                }
             })?;
         self.dimensions.check(&answer).map_err(bad)?;
         let tokens = answer.tokens.unwrap_or(asked.tokens);
-        Ok(Embedded {
-            vectors: answer.vectors,
-            tokens,
-        })
+        Ok(Embedded { vectors: answer.vectors, tokens })
     }
 
     fn asked<'a>(&'a self, inputs: &'a [String], tokens: u64, dialect: Dialect) -> Asked<'a> {
-        let key = self
-            .settings
-            .api_key
-            .as_ref()
-            .map(|key| key.expose_secret());
-        Asked {
-            inputs,
-            key,
-            dialect,
-            tokens,
-        }
+        let key = self.settings.api_key.as_ref().map(|key| key.expose_secret());
+        Asked { inputs, key, dialect, tokens }
     }
 
     fn unavailable(&self, error: reqwest::Error) -> Refusal {
-        let OpenAiSettings {
-            connect_timeout,
-            read_timeout,
-            ..
-        } = self.settings;
+        let OpenAiSettings { connect_timeout, read_timeout, .. } = self.settings;
         let message = match (error.is_connect(), error.is_timeout()) {
             (true, true) => format!("no connection within {connect_timeout:?}"),
             (true, false) => format!("no connection: {}", root_cause(&error)),
-            (false, true) => format!("no more of an answer within {read_timeout:?}"),
+            (false, true) => format!("no answer in time, with a read time-out of {read_timeout:?}"),
             (false, false) => format!("the connection broke: {}", root_cause(&error)),
         };
         Refusal::Passing(Failure::ProviderUnavailable { message })
@@ -171,10 +148,7 @@ impl Embedder for OpenAiEmbedder {
 
     async fn embed(&self, inputs: &[String]) -> Result<Embedded, Failure> {
         if inputs.is_empty() {
-            return Ok(Embedded {
-                vectors: Vec::new(),
-                tokens: 0,
-            });
+            return Ok(Embedded { vectors: Vec::new(), tokens: 0 });
         }
         let tokens = request::measure(inputs)?;
         let mut dialect = self.dialect.get();
@@ -185,10 +159,7 @@ impl Embedder for OpenAiEmbedder {
             match sent {
                 Ok(embedded) => return Ok(embedded),
                 Err(Refusal::Parameter(parameter)) => {
-                    tracing::info!(
-                        parameter = parameter.name(),
-                        "the server refuses a parameter"
-                    );
+                    tracing::info!(parameter = parameter.name(), "the server refuses a parameter");
                     dialect = dialect.without(parameter);
                 }
                 Err(Refusal::RateLimited { retry_after }) => {
@@ -212,9 +183,7 @@ impl Embedder for OpenAiEmbedder {
         let mut dialect = self.dialect.get();
         loop {
             let permit = self.limiter.admit_probe().await?;
-            let sent = self
-                .send(permit, self.asked(&inputs, tokens, dialect))
-                .await;
+            let sent = self.send(permit, self.asked(&inputs, tokens, dialect)).await;
             match sent {
                 Ok(embedded) => return Ok(embedded),
                 // The server works; it only has to be asked in its own words.
@@ -235,9 +204,7 @@ impl Embedder for OpenAiEmbedder {
 
 impl fmt::Debug for OpenAiEmbedder {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_tuple("OpenAiEmbedder")
-            .field(&self.settings)
-            .finish()
+        f.debug_tuple("OpenAiEmbedder").field(&self.settings).finish()
     }
 }
 
@@ -257,14 +224,13 @@ fn client(settings: &OpenAiSettings) -> Result<Client, OpenAiSettingsError> {
         // A redirect would carry transcripts somewhere that nobody configured.
         .redirect(redirect::Policy::none())
         .connect_timeout(settings.connect_timeout)
-        ;
+        .read_timeout(settings.read_timeout)
+        .timeout(settings.read_timeout.saturating_mul(READ_TIMEOUTS_MAX));
     if settings.is_loopback() {
         // A server on this host is not reached through the environment's proxy.
         builder = builder.no_proxy();
     }
-    builder
-        .build()
-        .map_err(|error| OpenAiSettingsError::Client(root_cause(&error)))
+    builder.build().map_err(|error| OpenAiSettingsError::Client(root_cause(&error)))
 }
 
 /// The innermost error: reqwest's own messages hold the URL, and little else.

@@ -39,7 +39,10 @@ struct Speaker {
 ///
 /// # Errors
 /// A sentence that says why the recording is refused.
-pub(super) fn parse(line: &[u8], user_id: &str) -> Result<(ImportedRecording, Vec<String>), String> {
+pub(super) fn parse(
+    line: &[u8],
+    user_id: &str,
+) -> Result<(ImportedRecording, Vec<String>), String> {
     let mut mended = Mended::default();
     let text = match String::from_utf8_lossy(line) {
         Cow::Borrowed(text) => Cow::Borrowed(text),
@@ -48,8 +51,8 @@ pub(super) fn parse(line: &[u8], user_id: &str) -> Result<(ImportedRecording, Ve
             Cow::Owned(text)
         }
     };
-    let meeting: Meeting =
-        serde_json::from_str(&text).map_err(|error| format!("not a recording: {}", place_only(&error)))?;
+    let meeting: Meeting = serde_json::from_str(&text)
+        .map_err(|error| format!("not a recording: {}", place_only(&error)))?;
     let id = meeting.recording_id;
     if id < 0 {
         return Err(format!("recording_id {id} is negative"));
@@ -86,7 +89,9 @@ fn segment(line: Line, index: usize, mended: &mut Mended) -> Result<ImportedSegm
             None
         }
         None => {
-            mended.note(format!("segment {index} has no timestamp; it takes the time of the one before"));
+            mended.note(format!(
+                "segment {index} has no timestamp; it takes the time of the one before"
+            ));
             None
         }
     };
@@ -107,7 +112,9 @@ fn place_only(error: &serde_json::Error) -> String {
     let kind = match error.classify() {
         serde_json::error::Category::Syntax => "malformed JSON",
         serde_json::error::Category::Eof => "the JSON ends too early",
-        serde_json::error::Category::Data => "a field is missing or of another type (needed: recording_id, a whole number)",
+        serde_json::error::Category::Data => {
+            "a field is missing or of another type (needed: recording_id, a whole number)"
+        }
         serde_json::error::Category::Io => "unreadable",
     };
     format!("{kind} at column {}", error.column())

@@ -58,7 +58,13 @@ impl Recordings {
             true => Box::new(BufReader::with_capacity(1 << 16, MultiGzDecoder::new(file))),
             false => Box::new(file),
         };
-        Ok(Self { lines, user_id: user_id.to_owned(), line: 0, seen: HashMap::new(), failed: false })
+        Ok(Self {
+            lines,
+            user_id: user_id.to_owned(),
+            line: 0,
+            seen: HashMap::new(),
+            failed: false,
+        })
     }
 
     /// One line without its end; `None` at the end of the file.

@@ -154,11 +154,7 @@ pub(super) async fn find(
 
 /// Enqueues recordings that nobody asked for but that need it: first those without a current set,
 /// then those whose transcript changed unseen. Recordings with an open task are left alone.
-pub(super) async fn reconcile(
-    pool: &PgPool,
-    model: &Model,
-    rows_max: u32,
-) -> Result<u64, Failure> {
+pub(super) async fn reconcile(pool: &PgPool, model: &Model, rows_max: u32) -> Result<u64, Failure> {
     let missing = sqlx::query_scalar!(
         r#"with missing as (
                select c.user_id, c.recording_id from fathom_calls c

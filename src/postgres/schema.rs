@@ -11,13 +11,17 @@ static MIGRATIONS: Migrator = sqlx::migrate!("./migrations");
 #[derive(Debug, thiserror::Error)]
 pub enum SchemaError {
     /// The program needs migrations that were not applied.
-    #[error("the database's schema is older than this program ({missing} migrations are missing): run `embedding-recovery migrate`")]
+    #[error(
+        "the database's schema is older than this program ({missing} migrations are missing): run `embedding-recovery migrate`"
+    )]
     Outdated {
         /// How many.
         missing: usize,
     },
     /// A later program migrated it.
-    #[error("the database's schema is newer than this program (it knows migration {version}, this program does not): install the newer program")]
+    #[error(
+        "the database's schema is newer than this program (it knows migration {version}, this program does not): install the newer program"
+    )]
     Newer {
         /// The first migration that this program does not know.
         version: i64,
@@ -29,7 +33,9 @@ pub enum SchemaError {
         differences: Vec<String>,
     },
     /// The server has no pgvector.
-    #[error("the server has no pgvector extension: install it on the server (package postgresql-NN-pgvector, or your provider's switch), then run this again")]
+    #[error(
+        "the server has no pgvector extension: install it on the server (package postgresql-NN-pgvector, or your provider's switch), then run this again"
+    )]
     NoVector,
     /// A migration failed and was rolled back.
     #[error("migration failed: {0}")]
@@ -115,12 +121,10 @@ pub(super) async fn migrate(url: &str) -> Result<usize, SchemaError> {
 /// concurrent index build that waits for all of them.
 pub(super) async fn lock(connection: &mut PgConnection) -> Result<(), sqlx::Error> {
     loop {
-        let locked = sqlx::query_scalar!(
-            r#"select pg_try_advisory_lock($1) as "locked!""#,
-            ADVISORY_LOCK
-        )
-        .fetch_one(&mut *connection)
-        .await?;
+        let locked =
+            sqlx::query_scalar!(r#"select pg_try_advisory_lock($1) as "locked!""#, ADVISORY_LOCK)
+                .fetch_one(&mut *connection)
+                .await?;
         if locked {
             return Ok(());
         }
@@ -149,9 +153,10 @@ async fn migrate_locked(connection: &mut PgConnection) -> Result<usize, SchemaEr
 }
 
 async fn applied(connection: &mut PgConnection) -> Result<Vec<i64>, sqlx::Error> {
-    let exists = sqlx::query_scalar!(r#"select to_regclass('_sqlx_migrations') is not null as "exists!""#)
-        .fetch_one(&mut *connection)
-        .await?;
+    let exists =
+        sqlx::query_scalar!(r#"select to_regclass('_sqlx_migrations') is not null as "exists!""#)
+            .fetch_one(&mut *connection)
+            .await?;
     if !exists {
         return Ok(Vec::new());
     }
@@ -189,7 +194,9 @@ async fn differences(connection: &mut PgConnection) -> Result<Vec<String>, sqlx:
             Some((_, _, actual)) if actual != expected => {
                 differences.push(format!("{table}.{column} is {actual}, not {expected}"));
             }
-            None if *needed => differences.push(format!("{table} has no column {column} ({expected})")),
+            None if *needed => {
+                differences.push(format!("{table} has no column {column} ({expected})"))
+            }
             _ => {}
         }
     }
@@ -229,7 +236,9 @@ async fn duplicates(
         .fetch_one(&mut *connection)
         .await?;
         if count > 0 {
-            differences.push(format!("fathom_calls has {count} recordings without a user or more than once for one user"));
+            differences.push(format!(
+                "fathom_calls has {count} recordings without a user or more than once for one user"
+            ));
         }
     }
     if exists("embedding_queue") {

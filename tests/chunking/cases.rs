@@ -26,20 +26,14 @@ fn a_small_recording_is_one_chunk_with_a_line_a_turn_under_its_header() {
     let recording = recording(segments);
     let chunks = chunk(&recording);
     assert_eq!(chunks.len(), 1);
-    assert_eq!(
-        chunks[0].text(&recording),
-        "Ann: Shall we start? Yes.\nBob: Yes.\n(laughter)"
-    );
+    assert_eq!(chunks[0].text(&recording), "Ann: Shall we start? Yes.\nBob: Yes.\n(laughter)");
     assert_eq!(
         chunks[0].embedded_text(&recording),
         "Weekly | 2024-05-01 | Ann, Bob\nAnn: Shall we start? Yes.\nBob: Yes.\n(laughter)"
     );
     assert_eq!(chunks[0].speakers(&recording), ["Ann", "Bob"]);
     assert_eq!(
-        (
-            chunks[0].start_secs(&recording),
-            chunks[0].end_secs(&recording)
-        ),
+        (chunks[0].start_secs(&recording), chunks[0].end_secs(&recording)),
         (Some(5), Some(9))
     );
 }
@@ -49,52 +43,27 @@ fn absurd_titles_and_hundreds_of_endless_names_stay_within_the_limit() {
     let segments =
         (0..300).map(|index| segment(&format!("{index} {}", "ñ ".repeat(3_000)), "Yes."));
     let title = Some(format!("{}\n{}", "t".repeat(9_000), "👩‍👧".repeat(900)));
-    let recording = Recording {
-        title,
-        ..recording(segments.collect())
-    };
+    let recording = Recording { title, ..recording(segments.collect()) };
     let chunks = check(&recording).expect("everything holds");
     let embedded = chunks[0].embedded_text(&recording);
     let header = embedded.lines().next().expect("a header");
-    assert!(
-        header.contains("…") && header.ends_with(" more"),
-        "{header}"
-    );
+    assert!(header.contains("…") && header.ends_with(" more"), "{header}");
     assert!(header.len() < 600, "{} bytes", header.len());
 }
 
 #[test]
 fn text_without_words_or_sentences_is_cut_between_graphemes() {
     let family = "👩‍👩‍👧‍👦";
-    let units = [
-        "a",
-        "漢",
-        family,
-        "e\u{301}\u{302}",
-        "\r\n.",
-        ".",
-        "ภาษา",
-        "a b ",
-        "ab. ",
-    ];
+    let units = ["a", "漢", family, "e\u{301}\u{302}", "\r\n.", ".", "ภาษา", "a b ", "ab. "];
     for unit in units {
         let recording = recording(vec![segment("Ann", &unit.repeat(100_000 / unit.len()))]);
         let chunks = check(&recording).expect("everything holds");
-        assert!(
-            (42..=70).contains(&chunks.len()),
-            "{} chunks of {unit:?}",
-            chunks.len()
-        );
+        assert!((42..=70).contains(&chunks.len()), "{} chunks of {unit:?}", chunks.len());
         let broken = ['\u{200d}', '\u{301}', '\u{302}'];
         for chunk in &chunks {
             let words = chunk.text(&recording);
-            let words = words
-                .strip_prefix("Ann: ")
-                .expect("the speaker is repeated");
-            assert!(
-                !words.starts_with(broken) && !words.ends_with('\u{200d}'),
-                "{unit:?} is cut"
-            );
+            let words = words.strip_prefix("Ann: ").expect("the speaker is repeated");
+            assert!(!words.starts_with(broken) && !words.ends_with('\u{200d}'), "{unit:?} is cut");
         }
     }
 }
@@ -123,10 +92,7 @@ fn a_hash_changes_with_title_speaker_and_words_and_with_nothing_else() {
     other.key.user_id = "v".into();
     assert_eq!(hash(&first), hash(&other));
     for changed in [
-        Recording {
-            title: Some("Daily".into()),
-            ..first.clone()
-        },
+        Recording { title: Some("Daily".into()), ..first.clone() },
         recording(vec![segment("Bob", "Hello there.")]),
         recording(vec![segment("Ann", "Hello here.")]),
     ] {

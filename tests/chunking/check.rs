@@ -10,10 +10,7 @@ use proptest::prelude::*;
 
 pub fn recording(segments: Vec<Segment>) -> Recording {
     Recording {
-        key: RecordingKey {
-            user_id: "u".into(),
-            recording_id: 1,
-        },
+        key: RecordingKey { user_id: "u".into(), recording_id: 1 },
         title: Some("Weekly".into()),
         created_at: DateTime::from_timestamp(1_714_557_600, 0).expect("a valid time"),
         segments,
@@ -21,11 +18,7 @@ pub fn recording(segments: Vec<Segment>) -> Recording {
 }
 
 pub fn segment(speaker: &str, text: &str) -> Segment {
-    Segment {
-        speaker: Some(speaker.into()),
-        text: text.into(),
-        start_secs: None,
-    }
+    Segment { speaker: Some(speaker.into()), text: text.into(), start_secs: None }
 }
 
 /// The parts of the segments between two places, white space only left out.
@@ -34,11 +27,7 @@ fn between(recording: &Recording, from: Position, to: Position) -> Vec<(&Segment
     for index in from.segment..=to.segment {
         let segment = &recording.segments[index];
         let start = if index == from.segment { from.byte } else { 0 };
-        let end = if index == to.segment {
-            to.byte
-        } else {
-            segment.text.len()
-        };
+        let end = if index == to.segment { to.byte } else { segment.text.len() };
         let part = &segment.text[start..end];
         if !part.trim().is_empty() {
             parts.push((segment, part));
@@ -52,11 +41,7 @@ fn without_space(text: &str) -> String {
 }
 
 fn name(segment: &Segment) -> Option<&str> {
-    segment
-        .speaker
-        .as_deref()
-        .map(str::trim)
-        .filter(|name| !name.is_empty())
+    segment.speaker.as_deref().map(str::trim).filter(|name| !name.is_empty())
 }
 
 /// Checks one recording's chunks against everything that is promised of them.
@@ -66,29 +51,15 @@ pub fn check(recording: &Recording) -> Result<Vec<Chunk>, TestCaseError> {
     let mut own = String::new();
     for (index, chunk) in chunks.iter().enumerate() {
         prop_assert_eq!(chunk.index as usize, index);
-        prop_assert!(
-            chunk.start <= chunk.own_start && chunk.own_start < chunk.end,
-            "order kept"
-        );
+        prop_assert!(chunk.start <= chunk.own_start && chunk.own_start < chunk.end, "order kept");
         check_text(recording, chunk)?;
         let own_parts = between(recording, chunk.own_start, chunk.end);
-        let own_text: String = own_parts
-            .iter()
-            .map(|(_, part)| without_space(part))
-            .collect();
+        let own_text: String = own_parts.iter().map(|(_, part)| without_space(part)).collect();
         prop_assert!(!own_text.is_empty(), "never overlap alone");
         own.push_str(&own_text);
-        check_overlap(
-            recording,
-            chunk,
-            index.checked_sub(1).map(|before| &chunks[before]),
-        )?;
+        check_overlap(recording, chunk, index.checked_sub(1).map(|before| &chunks[before]))?;
     }
-    let said: String = recording
-        .segments
-        .iter()
-        .map(|part| without_space(&part.text))
-        .collect();
+    let said: String = recording.segments.iter().map(|part| without_space(&part.text)).collect();
     prop_assert!(own == said, "no word lost, none twice, order kept");
     Ok(chunks)
 }
@@ -98,11 +69,7 @@ fn check_text(recording: &Recording, chunk: &Chunk) -> Result<(), TestCaseError>
     let parts = between(recording, chunk.start, chunk.end);
     let text = chunk.text(recording);
     let embedded = chunk.embedded_text(recording);
-    prop_assert!(
-        embedded.len() <= CHUNK_BYTES_MAX,
-        "{} bytes",
-        embedded.len()
-    );
+    prop_assert!(embedded.len() <= CHUNK_BYTES_MAX, "{} bytes", embedded.len());
     let (header, rest) = embedded.split_once('\n').expect("a header line");
     prop_assert_eq!(rest, &text);
     prop_assert!(header.contains(&recording.created_at.format("%Y-%m-%d").to_string()));
@@ -111,25 +78,16 @@ fn check_text(recording: &Recording, chunk: &Chunk) -> Result<(), TestCaseError>
     let lines: Vec<&str> = text.split('\n').collect();
     prop_assert_eq!(lines.len(), turns.len(), "a line a turn");
     for (line, turn) in lines.iter().zip(&turns) {
-        let words: Vec<&str> = turn
-            .iter()
-            .flat_map(|(_, part)| part.split_whitespace())
-            .collect();
+        let words: Vec<&str> = turn.iter().flat_map(|(_, part)| part.split_whitespace()).collect();
         let words = words.join(" ");
         match name(turn[0].0) {
             None => prop_assert_eq!(line, &words),
             Some(name) => {
-                prop_assert!(
-                    line.ends_with(&format!(": {words}")),
-                    "{line} lacks {words}"
-                );
+                prop_assert!(line.ends_with(&format!(": {words}")), "{line} lacks {words}");
                 let label = &line[..line.len() - words.len() - 2];
                 let flat = name.split_whitespace().collect::<Vec<_>>().join(" ");
                 let start = label.strip_suffix('…').unwrap_or(label);
-                prop_assert!(
-                    flat.starts_with(start) && label.len() <= 80,
-                    "{label} is {name}"
-                );
+                prop_assert!(flat.starts_with(start) && label.len() <= 80, "{label} is {name}");
                 prop_assert!(label.ends_with('…') || label == flat);
             }
         }
@@ -141,10 +99,7 @@ fn check_text(recording: &Recording, chunk: &Chunk) -> Result<(), TestCaseError>
         }
     }
     prop_assert_eq!(chunk.speakers(recording), speakers);
-    let times: Vec<u32> = parts
-        .iter()
-        .filter_map(|(segment, _)| segment.start_secs)
-        .collect();
+    let times: Vec<u32> = parts.iter().filter_map(|(segment, _)| segment.start_secs).collect();
     prop_assert_eq!(chunk.start_secs(recording), times.first().copied());
     prop_assert_eq!(chunk.end_secs(recording), times.last().copied());
     Ok(())
@@ -162,40 +117,18 @@ fn check_overlap(
     };
     prop_assert!(chunk.start > before.own_start && chunk.own_start >= before.end);
     if chunk.start < chunk.own_start {
-        let overlap = Chunk {
-            end: before.end,
-            ..chunk.clone()
-        };
+        let overlap = Chunk { end: before.end, ..chunk.clone() };
         let text = overlap.text(recording);
-        prop_assert!(
-            text.len() <= OVERLAP_BYTES_MAX,
-            "{} bytes of overlap",
-            text.len()
-        );
-        prop_assert!(
-            before.text(recording).ends_with(&format!("\n{text}")),
-            "whole turns"
-        );
+        prop_assert!(text.len() <= OVERLAP_BYTES_MAX, "{} bytes of overlap", text.len());
+        prop_assert!(before.text(recording).ends_with(&format!("\n{text}")), "whole turns");
         prop_assert_eq!(chunk.start.byte, 0);
         let next = between(recording, chunk.own_start, chunk.end)[0];
-        let last = between(recording, chunk.start, before.end)
-            .last()
-            .map(|(segment, _)| name(segment));
-        prop_assert!(
-            last != Some(name(next.0)),
-            "the overlap's last turn is over"
-        );
+        let last =
+            between(recording, chunk.start, before.end).last().map(|(segment, _)| name(segment));
+        prop_assert!(last != Some(name(next.0)), "the overlap's last turn is over");
     }
     // Standing alone, it lacks the newline or the space before it that the chunker counts.
-    let own = Chunk {
-        start: chunk.own_start,
-        ..chunk.clone()
-    }
-    .text(recording);
-    prop_assert!(
-        own.len() + 2 >= OWN_BYTES_MIN,
-        "only {} bytes of its own",
-        own.len()
-    );
+    let own = Chunk { start: chunk.own_start, ..chunk.clone() }.text(recording);
+    prop_assert!(own.len() + 2 >= OWN_BYTES_MIN, "only {} bytes of its own", own.len());
     Ok(())
 }

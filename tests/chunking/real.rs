@@ -17,17 +17,10 @@ fn real_recording(line: &str) -> Option<Recording> {
     let segments = call["transcript"].as_array()?.iter().map(|part| {
         let speaker = part["speaker"]["display_name"].as_str().map(String::from);
         let start_secs = part["timestamp"].as_str().and_then(parse_timestamp);
-        Some(Segment {
-            speaker,
-            text: part["text"].as_str()?.into(),
-            start_secs,
-        })
+        Some(Segment { speaker, text: part["text"].as_str()?.into(), start_secs })
     });
     Some(Recording {
-        key: RecordingKey {
-            user_id: "u".into(),
-            recording_id: call["recording_id"].as_i64()?,
-        },
+        key: RecordingKey { user_id: "u".into(), recording_id: call["recording_id"].as_i64()? },
         title: call["title"].as_str().map(String::from),
         created_at: call["created_at"].as_str()?.parse().ok()?,
         segments: in_spoken_order(segments.collect::<Option<_>>()?),
@@ -53,29 +46,11 @@ fn every_real_recording_is_cut_into_chunks_of_a_useful_size() {
         sizes.extend(chunks.iter().map(|chunk| chunk.text(&recording).len()));
     }
     let mean = sizes.iter().sum::<usize>() / sizes.len();
-    let tiny = sizes
-        .iter()
-        .filter(|bytes| **bytes < TARGET_BYTES / 2)
-        .count();
-    println!(
-        "{recordings} recordings, {} chunks, {mean} bytes on average",
-        sizes.len()
-    );
-    println!(
-        "{tiny} below half the target; the longest, {}, has {}",
-        longest.1, longest.0
-    );
+    let tiny = sizes.iter().filter(|bytes| **bytes < TARGET_BYTES / 2).count();
+    println!("{recordings} recordings, {} chunks, {mean} bytes on average", sizes.len());
+    println!("{tiny} below half the target; the longest, {}, has {}", longest.1, longest.0);
     assert_eq!(recordings, 201);
     assert!((1_800..=2_200).contains(&mean), "{mean} bytes on average");
-    assert!(
-        tiny * 100 < sizes.len(),
-        "{tiny} of {} chunks are tiny",
-        sizes.len()
-    );
-    assert!(
-        (450..=650).contains(&longest.0),
-        "{} has {} chunks",
-        longest.1,
-        longest.0
-    );
+    assert!(tiny * 100 < sizes.len(), "{tiny} of {} chunks are tiny", sizes.len());
+    assert!((450..=650).contains(&longest.0), "{} has {} chunks", longest.1, longest.0);
 }

@@ -121,7 +121,8 @@ impl SupervisorState {
                     claimer: self.children.claimer.address(),
                     recovery: self.children.recovery.address(),
                 };
-                let (actor, _) = Actor::spawn_linked(None, Scheduler, arguments, supervisor).await?;
+                let (actor, _) =
+                    Actor::spawn_linked(None, Scheduler, arguments, supervisor).await?;
                 actor.get_id()
             }
         };

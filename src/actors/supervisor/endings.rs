@@ -150,9 +150,8 @@ impl SupervisorState {
         let (store, outages, myself) =
             (self.settings.store.clone(), self.outages.clone(), myself.clone());
         tokio::spawn(async move {
-            let stored = outages
-                .wait_out(None, || store.settle(&lease, &failure, &settlement))
-                .await;
+            let stored =
+                outages.wait_out(None, || store.settle(&lease, &failure, &settlement)).await;
             // Sending fails only where the tree is gone.
             match stored {
                 Ok(_) => drop(myself.cast(SupervisorMessage::Settled(token))),

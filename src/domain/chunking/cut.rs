@@ -30,17 +30,12 @@ pub(super) struct Piece {
 /// All pieces of a transcript, in order. Consecutive segments of one speaker are one turn, also
 /// across segments without text; so are consecutive segments without a speaker.
 pub(super) fn pieces(segments: &[Segment]) -> Vec<Piece> {
-    let spoken: Vec<usize> = (0..segments.len())
-        .filter(|index| !is_blank(&segments[*index].text))
-        .collect();
+    let spoken: Vec<usize> =
+        (0..segments.len()).filter(|index| !is_blank(&segments[*index].text)).collect();
     let same_speaker = |a: &usize, b: &usize| speaker(&segments[*a]) == speaker(&segments[*b]);
     let mut pieces = Vec::new();
     for (number, members) in spoken.chunk_by(same_speaker).enumerate() {
-        let turn = Turn {
-            number,
-            members,
-            segments,
-        };
+        let turn = Turn { number, members, segments };
         if turn.bytes() <= PIECE_BYTES_MAX {
             pieces.push(turn.whole());
         } else {
@@ -65,9 +60,7 @@ impl Turn<'_> {
     }
 
     fn texts(&self) -> impl Iterator<Item = &str> {
-        self.members
-            .iter()
-            .map(|index| self.segments[*index].text.as_str())
+        self.members.iter().map(|index| self.segments[*index].text.as_str())
     }
 
     fn label_bytes(&self) -> usize {
@@ -77,14 +70,8 @@ impl Turn<'_> {
     fn whole(&self) -> Piece {
         let last = self.members[self.members.len() - 1];
         Piece {
-            start: Position {
-                segment: self.members[0],
-                byte: 0,
-            },
-            end: Position {
-                segment: last,
-                byte: self.segments[last].text.len(),
-            },
+            start: Position { segment: self.members[0], byte: 0 },
+            end: Position { segment: last, byte: self.segments[last].text.len() },
             turn: self.number,
             whole_turn: true,
             bytes: self.bytes(),
@@ -114,14 +101,8 @@ impl Turn<'_> {
             let to = from + part.len();
             let (first, last) = (member(from), member(to - 1));
             pieces.push(Piece {
-                start: Position {
-                    segment: self.members[first],
-                    byte: from - starts[first],
-                },
-                end: Position {
-                    segment: self.members[last],
-                    byte: to - starts[last],
-                },
+                start: Position { segment: self.members[first], byte: from - starts[first] },
+                end: Position { segment: self.members[last], byte: to - starts[last] },
                 turn: self.number,
                 whole_turn: false,
                 bytes: render::words_bytes(part),

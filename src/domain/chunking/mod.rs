@@ -95,15 +95,12 @@ impl Chunk {
     /// When the first of its segments that has a time begins, in seconds from the start of the
     /// call.
     pub fn start_secs(&self, recording: &Recording) -> Option<u32> {
-        self.spans(recording)
-            .find_map(|(segment, _)| segment.start_secs)
+        self.spans(recording).find_map(|(segment, _)| segment.start_secs)
     }
 
     /// When the last of its segments that has a time begins, in seconds from the start of the call.
     pub fn end_secs(&self, recording: &Recording) -> Option<u32> {
-        self.spans(recording)
-            .filter_map(|(segment, _)| segment.start_secs)
-            .last()
+        self.spans(recording).filter_map(|(segment, _)| segment.start_secs).last()
     }
 
     /// Each segment that has words in this chunk, with those words.
@@ -117,16 +114,8 @@ impl Chunk {
             .take(end.segment.saturating_add(1))
             .skip(start.segment)
             .filter_map(move |(index, segment)| {
-                let from = if index == start.segment {
-                    start.byte
-                } else {
-                    0
-                };
-                let to = if index == end.segment {
-                    end.byte
-                } else {
-                    segment.text.len()
-                };
+                let from = if index == start.segment { start.byte } else { 0 };
+                let to = if index == end.segment { end.byte } else { segment.text.len() };
                 Some((segment, segment.text.get(from..to)?))
             })
             .filter(|(_, words)| !is_blank(words))
@@ -177,12 +166,7 @@ fn group(pieces: &[Piece]) -> Vec<Group> {
         let with_it = bytes + line_bytes(before, piece);
         let nearer = with_it.abs_diff(TARGET_BYTES) <= bytes.abs_diff(TARGET_BYTES);
         if !nearer && own_start < index {
-            groups.push(Group {
-                start,
-                own_start,
-                end: index,
-                own_bytes,
-            });
+            groups.push(Group { start, own_start, end: index, own_bytes });
             (start, bytes) = overlap(pieces, own_start, index);
             (own_start, own_bytes) = (index, 0);
         }
@@ -191,12 +175,7 @@ fn group(pieces: &[Piece]) -> Vec<Group> {
         own_bytes += line;
     }
     if own_start < pieces.len() {
-        groups.push(Group {
-            start,
-            own_start,
-            end: pieces.len(),
-            own_bytes,
-        });
+        groups.push(Group { start, own_start, end: pieces.len(), own_bytes });
     }
     groups
 }
@@ -248,11 +227,7 @@ pub fn fingerprint(content_hashes: &[[u8; 32]], times: &[(Option<u32>, Option<u3
 
 /// The segment's speaker; a name of white space is none.
 fn speaker(segment: &Segment) -> Option<&str> {
-    segment
-        .speaker
-        .as_deref()
-        .map(str::trim)
-        .filter(|name| !name.is_empty())
+    segment.speaker.as_deref().map(str::trim).filter(|name| !name.is_empty())
 }
 
 fn is_blank(text: &str) -> bool {

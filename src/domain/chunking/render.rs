@@ -70,10 +70,7 @@ impl Chunk {
     }
 
     fn header(&self, recording: &Recording) -> String {
-        let title = shortened(
-            recording.title.as_deref().unwrap_or_default(),
-            TITLE_BYTES_MAX,
-        );
+        let title = shortened(recording.title.as_deref().unwrap_or_default(), TITLE_BYTES_MAX);
         let date = recording.created_at.date_naive().to_string();
         let names = names(&self.speakers(recording));
         let parts = [title.into_owned(), date, names];
@@ -133,9 +130,5 @@ fn push_words(text: &mut String, words: &str) {
 
 /// Size of what [`push_words`] appends.
 pub(super) fn words_bytes(words: &str) -> usize {
-    words
-        .split_whitespace()
-        .map(|word| word.len() + 1)
-        .sum::<usize>()
-        .saturating_sub(1)
+    words.split_whitespace().map(|word| word.len() + 1).sum::<usize>().saturating_sub(1)
 }

@@ -123,9 +123,7 @@ impl Answer {
         for (index, vector) in self.vectors.iter().enumerate() {
             if vector.len() != expected {
                 let found = vector.len();
-                return Err(format!(
-                    "vector {index} has {found} dimensions instead of {expected}"
-                ));
+                return Err(format!("vector {index} has {found} dimensions instead of {expected}"));
             }
             if !vector.iter().all(|component| component.is_finite()) {
                 return Err(format!("vector {index} is not finite"));
@@ -146,18 +144,13 @@ impl Encoded<'_> {
         match self {
             Self::Floats(floats) => Ok(floats),
             Self::Base64(text) => {
-                let bytes = BASE64
-                    .decode(text.as_bytes())
-                    .map_err(|_| "a vector is not base64")?;
+                let bytes = BASE64.decode(text.as_bytes()).map_err(|_| "a vector is not base64")?;
                 // Little-endian f32, as numpy writes them.
                 let (floats, rest) = bytes.as_chunks::<4>();
                 if !rest.is_empty() {
                     return Err("a vector's bytes are not whole floats".into());
                 }
-                Ok(floats
-                    .iter()
-                    .map(|bytes| f32::from_le_bytes(*bytes))
-                    .collect())
+                Ok(floats.iter().map(|bytes| f32::from_le_bytes(*bytes)).collect())
             }
         }
     }
@@ -224,9 +217,7 @@ mod tests {
     #[test]
     fn tokens_are_read_under_either_name_and_zero_is_no_count() {
         let tokens = |usage: &str| {
-            read(&format!(r#"{{"data":[],"usage":{usage}}}"#), 0)
-                .expect("readable")
-                .tokens
+            read(&format!(r#"{{"data":[],"usage":{usage}}}"#), 0).expect("readable").tokens
         };
         assert_eq!(tokens(r#"{"prompt_tokens":3,"total_tokens":4}"#), Some(4));
         assert_eq!(tokens(r#"{"prompt_tokens":3}"#), Some(3));
@@ -251,10 +242,7 @@ mod tests {
             ("secret", 1),
         ] {
             let unreadable = read(json, count).err().expect("unreadable");
-            assert!(
-                !format!("{unreadable:?}").contains("secret"),
-                "{unreadable:?}"
-            );
+            assert!(!format!("{unreadable:?}").contains("secret"), "{unreadable:?}");
         }
     }
 
@@ -262,11 +250,7 @@ mod tests {
     fn vectors_without_a_usable_length_or_of_different_dimensions_are_refused() {
         let check = |vectors: &[&[f32]], dimensions: Option<usize>| {
             let vectors = vectors.iter().map(|vector| vector.to_vec()).collect();
-            Answer {
-                vectors,
-                tokens: None,
-            }
-            .check(dimensions)
+            Answer { vectors, tokens: None }.check(dimensions)
         };
         assert_eq!(check(&[&[3.0, 4.0], &[0.0, 1.0]], Some(2)), Ok(()));
         assert_eq!(check(&[], Some(2)), Ok(()));

@@ -25,10 +25,7 @@ impl RateHeaders {
     pub fn read<'a>(header: impl Fn(&str) -> Option<&'a str>) -> Self {
         let number = |name: &str| header(name)?.trim().parse::<u64>().ok();
         let budget = |remaining: &str, reset: &str| {
-            Some(Budget {
-                remaining: number(remaining)?,
-                reset_after: span(header(reset)?)?,
-            })
+            Some(Budget { remaining: number(remaining)?, reset_after: span(header(reset)?)? })
         };
         let milliseconds = || {
             let milliseconds = header("retry-after-ms")?.trim().parse::<f64>().ok()?;
@@ -40,10 +37,7 @@ impl RateHeaders {
         };
         Self {
             retry_after: milliseconds().or_else(seconds_or_date),
-            requests: budget(
-                "x-ratelimit-remaining-requests",
-                "x-ratelimit-reset-requests",
-            ),
+            requests: budget("x-ratelimit-remaining-requests", "x-ratelimit-reset-requests"),
             tokens: budget("x-ratelimit-remaining-tokens", "x-ratelimit-reset-tokens"),
             tokens_limit: number("x-ratelimit-limit-tokens"),
         }
@@ -53,12 +47,9 @@ impl RateHeaders {
     /// of the budget that it found used up.
     pub fn wait(&self, tokens: u64) -> Option<Duration> {
         let reset = |budget: Option<Budget>, needed: u64| {
-            budget
-                .filter(|budget| budget.remaining < needed)
-                .map(|budget| budget.reset_after)
+            budget.filter(|budget| budget.remaining < needed).map(|budget| budget.reset_after)
         };
-        self.retry_after
-            .or_else(|| reset(self.requests, 1).max(reset(self.tokens, tokens)))
+        self.retry_after.or_else(|| reset(self.requests, 1).max(reset(self.tokens, tokens)))
     }
 }
 
@@ -72,9 +63,7 @@ fn span(text: &str) -> Option<Duration> {
     while !rest.is_empty() {
         let number_len = rest.find(|c: char| !c.is_ascii_digit() && c != '.')?;
         let (number, tail) = rest.split_at(number_len);
-        let unit_len = tail
-            .find(|c: char| c.is_ascii_digit())
-            .unwrap_or(tail.len());
+        let unit_len = tail.find(|c: char| c.is_ascii_digit()).unwrap_or(tail.len());
         let (unit, tail) = tail.split_at(unit_len);
         let unit_secs = match unit {
             "ns" => 1e-9,
@@ -96,9 +85,7 @@ fn span(text: &str) -> Option<Duration> {
 /// with ours; a date in the past is no wait.
 fn until(text: &str, server_date: Option<&str>) -> Option<Duration> {
     let read = |text: &str| DateTime::parse_from_rfc2822(text.trim()).ok();
-    let now = server_date
-        .and_then(read)
-        .unwrap_or_else(|| Utc::now().fixed_offset());
+    let now = server_date.and_then(read).unwrap_or_else(|| Utc::now().fixed_offset());
     Some((read(text)? - now).to_std().unwrap_or_default())
 }
 
@@ -108,10 +95,7 @@ mod tests {
 
     fn headers(given: &[(&'static str, &'static str)]) -> RateHeaders {
         RateHeaders::read(|name| {
-            given
-                .iter()
-                .find(|(given, _)| *given == name)
-                .map(|(_, value)| *value)
+            given.iter().find(|(given, _)| *given == name).map(|(_, value)| *value)
         })
     }
 
@@ -132,9 +116,7 @@ mod tests {
             let read = span(text).map(|span| span.as_millis());
             assert_eq!(read, Some(millis), "{text}");
         }
-        for wrong in [
-            "", "s", "1x", "-1", "-1s", "1m3", "1..2s", "inf", "NaN", "soon", "1e300",
-        ] {
+        for wrong in ["", "s", "1x", "-1", "-1s", "1m3", "1..2s", "inf", "NaN", "soon", "1e300"] {
             assert!(span(wrong).is_none() || wrong.is_empty(), "{wrong}");
         }
     }
@@ -143,10 +125,7 @@ mod tests {
     fn milliseconds_are_preferred_to_seconds() {
         let both = headers(&[("retry-after", "1"), ("retry-after-ms", "250")]);
         assert_eq!(both.wait(1), Some(Duration::from_millis(250)));
-        assert_eq!(
-            headers(&[("retry-after", "7")]).wait(1),
-            Some(Duration::from_secs(7))
-        );
+        assert_eq!(headers(&[("retry-after", "7")]).wait(1), Some(Duration::from_secs(7)));
     }
 
     #[test]

@@ -76,10 +76,7 @@ impl Refusal {
         let message = || describe(status, body, asked);
         let is_one_of = |codes: &[&str]| {
             let named = [&said.code, &said.kind];
-            named
-                .into_iter()
-                .flatten()
-                .any(|name| codes.contains(&name.as_str()))
+            named.into_iter().flatten().any(|name| codes.contains(&name.as_str()))
         };
         if is_one_of(&QUOTA_CODES) {
             return Self::Final(Failure::QuotaExhausted { message: message() });
@@ -99,9 +96,7 @@ impl Refusal {
                 if too_large {
                     Self::Final(Failure::RequestRefused { message: message() })
                 } else {
-                    Self::RateLimited {
-                        retry_after: rate.wait(asked.tokens),
-                    }
+                    Self::RateLimited { retry_after: rate.wait(asked.tokens) }
                 }
             }
             // Request time-out, conflict and too early: the server itself asks to try again. A
@@ -139,9 +134,7 @@ pub(super) fn describe(status: u16, body: &[u8], asked: &Asked<'_>) -> String {
             line += ": (its message is withheld: it may quote what was sent)";
         }
         Some(message) => {
-            let printable = message
-                .chars()
-                .map(|c| if c.is_control() { ' ' } else { c });
+            let printable = message.chars().map(|c| if c.is_control() { ' ' } else { c });
             line += ": ";
             line.extend(printable.take(MESSAGE_CHARS_MAX));
         }
@@ -180,18 +173,11 @@ impl Explanation {
     /// The optional parameter that is refused. A message is only believed where the word cannot
     /// come from an input.
     fn refused_parameter(&self, asked: &Asked<'_>) -> Option<Parameter> {
-        let message = self
-            .message
-            .as_deref()
-            .filter(|message| !asked.is_quoted_in(message));
+        let message = self.message.as_deref().filter(|message| !asked.is_quoted_in(message));
         asked.dialect.parameters().find(|parameter| {
             let name = parameter.name();
             // Some servers name only the value that they do not know.
-            let value = if *parameter == Parameter::EncodingFormat {
-                "base64"
-            } else {
-                name
-            };
+            let value = if *parameter == Parameter::EncodingFormat { "base64" } else { name };
             self.param.as_deref() == Some(name)
                 || message.is_some_and(|message| message.contains(name) || message.contains(value))
         })
@@ -211,10 +197,7 @@ impl Asked<'_> {
             if whole.len() < QUOTE_BYTES {
                 whole.len() >= QUOTE_BYTES_MIN && message.contains(whole)
             } else {
-                secret
-                    .as_bytes()
-                    .windows(QUOTE_BYTES)
-                    .any(|part| parts.contains(part))
+                secret.as_bytes().windows(QUOTE_BYTES).any(|part| parts.contains(part))
             }
         };
         self.key.is_some_and(is_quoted) || self.inputs.iter().any(|input| is_quoted(input))
@@ -227,9 +210,7 @@ fn says_too_large(message: &str) -> bool {
     let number_after = |word: &str| {
         let (_, rest) = message.split_once(word)?;
         let digits = rest.trim_start_matches([' ', ':']);
-        let end = digits
-            .find(|c: char| !c.is_ascii_digit())
-            .unwrap_or(digits.len());
+        let end = digits.find(|c: char| !c.is_ascii_digit()).unwrap_or(digits.len());
         digits[..end].parse::<u64>().ok()
     };
     message.to_ascii_lowercase().contains("request too large")

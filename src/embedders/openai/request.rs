@@ -6,19 +6,13 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use serde::Serialize;
 
 use crate::domain::failure::Failure;
-use crate::domain::packing::RequestLimits;
+use crate::domain::packing::{RequestLimits, estimate_tokens};
 
-/// OpenAI's limits, from its reference of `POST /v1/embeddings`.
-pub(super) const LIMITS: RequestLimits = RequestLimits {
-    inputs_max: 2_048,
-    tokens_max: 300_000,
-};
+/// What a request may hold.
+pub(super) const LIMITS: RequestLimits = RequestLimits::OPENAI;
 
-/// Tokens of one input, from the same page.
+/// Tokens of one input. Source: OpenAI's API reference, "Create embeddings", parameter `input`.
 const INPUT_TOKENS_MAX: usize = 8_192;
-
-/// OpenAI meters a request before it counts its tokens, by this.
-const BYTES_PER_TOKEN: usize = 4;
 
 /// The body of a request.
 #[derive(Serialize)]
@@ -82,22 +76,14 @@ impl Dialect {
     /// The parameters that it has.
     pub fn parameters(self) -> impl Iterator<Item = Parameter> {
         let base64 = self.base64.then_some(Parameter::EncodingFormat);
-        base64
-            .into_iter()
-            .chain(self.dimensions.then_some(Parameter::Dimensions))
+        base64.into_iter().chain(self.dimensions.then_some(Parameter::Dimensions))
     }
 
     /// The same without `parameter`.
     pub fn without(self, parameter: Parameter) -> Self {
         match parameter {
-            Parameter::EncodingFormat => Self {
-                base64: false,
-                ..self
-            },
-            Parameter::Dimensions => Self {
-                dimensions: false,
-                ..self
-            },
+            Parameter::EncodingFormat => Self { base64: false, ..self },
+            Parameter::Dimensions => Self { dimensions: false, ..self },
         }
     }
 }
@@ -111,10 +97,7 @@ pub(super) struct KnownDialect {
 impl KnownDialect {
     /// Everything, until it is refused.
     pub fn new(dimensions: bool) -> Self {
-        Self {
-            base64: AtomicBool::new(true),
-            dimensions: AtomicBool::new(dimensions),
-        }
+        Self { base64: AtomicBool::new(true), dimensions: AtomicBool::new(dimensions) }
     }
 
     /// The dialect to speak now.
@@ -129,14 +112,8 @@ impl KnownDialect {
     /// by one, only ever get fewer, so that requests under way at once do not undo each other.
     pub fn understood(&self, dialect: Dialect) {
         self.base64.fetch_and(dialect.base64, Ordering::Relaxed);
-        self.dimensions
-            .fetch_and(dialect.dimensions, Ordering::Relaxed);
+        self.dimensions.fetch_and(dialect.dimensions, Ordering::Relaxed);
     }
-}
-
-/// Tokens of a text as the server estimates them.
-fn tokens_of(input: &str) -> usize {
-    input.len() / BYTES_PER_TOKEN
 }
 
 /// Tokens of a request as the server estimates them.
@@ -149,22 +126,16 @@ pub(super) fn measure(inputs: &[String]) -> Result<u64, Failure> {
         let (count, most) = (inputs.len(), LIMITS.inputs_max);
         return refuse(format!("{count} inputs; a request takes at most {most}"));
     }
-    let longest = inputs
-        .iter()
-        .map(|input| tokens_of(input))
-        .max()
-        .unwrap_or(0);
+    let longest = inputs.iter().map(|input| estimate_tokens(input.len())).max().unwrap_or(0);
     if longest > INPUT_TOKENS_MAX {
         return refuse(format!(
             "an input of about {longest} tokens; at most {INPUT_TOKENS_MAX} are taken"
         ));
     }
-    let tokens = inputs.iter().map(|input| tokens_of(input)).sum::<usize>();
+    let tokens = inputs.iter().map(|input| estimate_tokens(input.len())).sum::<usize>();
     if tokens > LIMITS.tokens_max {
         let most = LIMITS.tokens_max;
-        return refuse(format!(
-            "about {tokens} tokens; a request takes at most {most}"
-        ));
+        return refuse(format!("about {tokens} tokens; a request takes at most {most}"));
     }
     Ok(tokens as u64)
 }
@@ -175,18 +146,15 @@ mod tests {
 
     #[test]
     fn a_request_at_every_limit_is_sent_and_one_above_any_is_refused_here() {
-        let at_limit = vec!["x".repeat(INPUT_TOKENS_MAX * BYTES_PER_TOKEN); 36];
+        let at_limit = vec!["x".repeat(INPUT_TOKENS_MAX * 4); 36];
         assert_eq!(measure(&at_limit), Ok(36 * 8_192));
         assert_eq!(measure(&vec![String::new(); 2_048]), Ok(0));
 
-        let too_long = vec!["x".repeat((INPUT_TOKENS_MAX + 1) * BYTES_PER_TOKEN)];
-        let too_large = vec!["x".repeat(INPUT_TOKENS_MAX * BYTES_PER_TOKEN); 37];
+        let too_long = vec!["x".repeat(INPUT_TOKENS_MAX * 4 + 1)];
+        let too_large = vec!["x".repeat(INPUT_TOKENS_MAX * 4); 37];
         let too_many = vec![String::new(); 2_049];
         for refused in [too_long, too_large, too_many] {
-            assert!(matches!(
-                measure(&refused),
-                Err(Failure::RequestRefused { .. })
-            ));
+            assert!(matches!(measure(&refused), Err(Failure::RequestRefused { .. })));
         }
     }
 
@@ -197,13 +165,7 @@ mod tests {
         known.understood(full.without(Parameter::EncodingFormat));
         known.understood(full.without(Parameter::Dimensions));
         known.understood(full);
-        assert_eq!(
-            known.get(),
-            Dialect {
-                base64: false,
-                dimensions: false
-            }
-        );
+        assert_eq!(known.get(), Dialect { base64: false, dimensions: false });
         assert_eq!(known.get().parameters().count(), 0);
     }
 }

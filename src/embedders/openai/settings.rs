@@ -8,11 +8,8 @@ use url::{Host, Url};
 
 /// Waits before a request that failed for a passing reason is repeated, by default. Longer trouble
 /// is for the breaker and the queue.
-pub const RETRY_DELAYS: [Duration; 3] = [
-    Duration::from_millis(250),
-    Duration::from_secs(1),
-    Duration::from_secs(3),
-];
+pub const RETRY_DELAYS: [Duration; 3] =
+    [Duration::from_millis(250), Duration::from_secs(1), Duration::from_secs(3)];
 
 /// Where and how to ask.
 #[derive(Clone)]
