@@ -103,7 +103,14 @@ struct Embedding {
 impl Embedding {
     /// Builds the chosen embedder and asks it for one vector: a wrong key, model or dimension shows
     /// here, before anything is written.
-    async fn choose(args: &EmbedderArgs, own_database: bool) -> anyhow::Result<Self> {
+    ///
+    /// `known_dimensions` are those of the vectors stored already: with them a service can start
+    /// while the API is down.
+    async fn choose(
+        args: &EmbedderArgs,
+        own_database: bool,
+        known_dimensions: Option<u32>,
+    ) -> anyhow::Result<Self> {
         match args.choose(own_database)? {
             EmbedderChoice::Local { fallback } => {
                 if fallback {
@@ -121,16 +128,37 @@ impl Embedding {
                     dimensions,
                     ..OpenAiSettings::new(base_url.clone(), api_key, model.clone())
                 };
-                let embedder = Arc::new(OpenAiEmbedder::new(settings)?);
-                let probed = embedder
-                    .probe()
-                    .await
-                    .with_context(|| format!("the embedding API at {base_url} does not work"))?;
-                let dimensions = probed.vectors.first().map_or(0, Vec::len) as u32;
+                let embedder = OpenAiEmbedder::new(settings.clone())?;
+                let (embedder, dimensions) = match (embedder.probe().await, known_dimensions) {
+                    (Ok(probed), _) => {
+                        (embedder, probed.vectors.first().map_or(0, Vec::len) as u32)
+                    }
+                    (Err(failure), Some(known)) if may_start_without(&failure) => {
+                        tracing::warn!(error = %failure, "the embedding API does not work yet");
+                        // Nothing was learnt from it, so it is asked for what is stored.
+                        let dimensions = Some(dimensions.unwrap_or(known));
+                        (OpenAiEmbedder::new(OpenAiSettings { dimensions, ..settings })?, known)
+                    }
+                    (Err(failure), _) => {
+                        let broken = format!("the embedding API at {base_url} does not work");
+                        return Err(failure).context(broken);
+                    }
+                };
+                let embedder = Arc::new(embedder);
                 Ok(Self { embedder, model: Model { name: model, dimensions } })
             }
         }
     }
+}
+
+/// A service may start while the provider is down; a wrong key or model is told at once.
+fn may_start_without(failure: &Failure) -> bool {
+    matches!(
+        failure,
+        Failure::ProviderUnavailable { .. }
+            | Failure::RateLimited { .. }
+            | Failure::QuotaExhausted { .. }
+    )
 }
 
 /// How a run of the service ended.
@@ -155,7 +183,39 @@ pub async fn serve(
     exit_when_idle: bool,
 ) -> anyhow::Result<Ended> {
     let store = &database.store;
-    let Embedding { embedder, model } = Embedding::choose(embedder, database.is_own()).await?;
+    let mut stop = std::pin::pin!(told_to_stop());
+    let tree = tokio::select! {
+        tree = start(database, embedder, work, exit_when_idle) => tree?,
+        () = &mut stop => return Ok(Ended::Stopped(store.task_counts().await?)),
+    };
+    let end = tokio::select! {
+        end = until_it_ends(store, tree.status(), exit_when_idle) => Some(end),
+        () = &mut stop => None,
+    };
+    tree.stop(work.grace()).await;
+    while store.delete_dead_chunks(DELETE_ROWS_MAX).await? == u64::from(DELETE_ROWS_MAX) {}
+    let counts = store.task_counts().await?;
+    Ok(match end {
+        Some(End::Idle) => Ended::Idle(counts),
+        Some(End::CannotGoOn(reason)) => Ended::CannotGoOn(reason, counts),
+        None => Ended::Stopped(counts),
+    })
+}
+
+/// Everything up to the running tree. Nothing is written before the embedder has answered and its
+/// model fits what is stored.
+async fn start(
+    database: &Database,
+    embedder: &EmbedderArgs,
+    work: &WorkArgs,
+    exit_when_idle: bool,
+) -> anyhow::Result<Tree> {
+    let store = &database.store;
+    // A run that is to end does not wait for an API that is down; a service does.
+    let stored = if exit_when_idle { None } else { store.stored_model().await? };
+    let known_dimensions = stored.map(|model| model.dimensions);
+    let Embedding { embedder, model } =
+        Embedding::choose(embedder, database.is_own(), known_dimensions).await?;
     if !store.use_model(&model).await? {
         tracing::warn!(
             dimensions = model.dimensions,
@@ -175,22 +235,15 @@ pub async fn serve(
         requests_in_flight: REQUESTS_OF_ONE_RECORDING,
         schedule: work.schedule.clone(),
         stall: work.stall(),
-        model: model.clone(),
+        model,
     };
-    tracing::info!(worker = %settings.worker_id, model = model.name, dimensions = model.dimensions, "serving");
-    let tree = Tree::start(settings).await?;
-    let reason = tokio::select! {
-        reason = until_it_ends(store, tree.status(), exit_when_idle) => reason,
-        () = told_to_stop() => None,
-    };
-    tree.stop(work.grace()).await;
-    while store.delete_dead_chunks(DELETE_ROWS_MAX).await? == u64::from(DELETE_ROWS_MAX) {}
-    let counts = store.task_counts().await?;
-    Ok(match reason {
-        Some(End::Idle) => Ended::Idle(counts),
-        Some(End::CannotGoOn(reason)) => Ended::CannotGoOn(reason, counts),
-        None => Ended::Stopped(counts),
-    })
+    tracing::info!(
+        worker = %settings.worker_id,
+        model = settings.model.name,
+        dimensions = settings.model.dimensions,
+        "serving"
+    );
+    Ok(Tree::start(settings).await?)
 }
 
 /// Requests that one recording has in flight: one is bought while another is stored. All
@@ -206,20 +259,20 @@ async fn until_it_ends(
     store: &PgStore,
     mut status: tokio::sync::watch::Receiver<Status>,
     exit_when_idle: bool,
-) -> Option<End> {
+) -> End {
     loop {
         let now = status.borrow_and_update().clone();
         if let Some(reason) = now.gave_up {
-            return Some(End::CannotGoOn(reason));
+            return End::CannotGoOn(reason);
         }
         if exit_when_idle && now.is_idle() {
             if let Some(open) = now.circuit.filter(|open| open.needs_a_person()) {
-                return Some(End::CannotGoOn(open.failure.to_string()));
+                return End::CannotGoOn(open.failure.to_string());
             }
             match store.task_counts().await {
-                Ok(counts) if counts.open() == 0 => return Some(End::Idle),
+                Ok(counts) if counts.open() == 0 => return End::Idle,
                 Ok(_) | Err(Failure::DatabaseUnavailable { .. }) => {}
-                Err(failure) => return Some(End::CannotGoOn(failure.to_string())),
+                Err(failure) => return End::CannotGoOn(failure.to_string()),
             }
         }
         // A change of status ends the wait early; the database is looked at either way.

@@ -3,7 +3,7 @@
 
 use std::ops::Range;
 use std::sync::{Arc, Mutex};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use futures::stream::{self, StreamExt, TryStreamExt};
 use tokio::sync::{Semaphore, watch};
@@ -194,29 +194,33 @@ impl Attempt {
     /// Buys one request's vectors. Where the provider fails, or refuses a single chunk, a probe
     /// tells whose fault it is: a revoked key must not bury recording after recording.
     async fn buy(&self, plan: &Plan, indexes: &[u32]) -> Result<(Vec<Vec<f32>>, u64), Failure> {
-        self.wait_for_lease().await;
         let inputs: Vec<String> = indexes
             .iter()
             .map(|index| plan.chunks[*index as usize].embedded_text(&plan.recording))
             .collect();
-        let _waiting = self.progress.suspend();
-        let failure = match self.embedder.embed(&inputs).await {
-            Ok(embedded) => return Ok((embedded.vectors, embedded.tokens)),
-            Err(failure) => failure,
-        };
-        let rejected = match &failure {
-            Failure::ProviderUnavailable { message } | Failure::BadAnswer { message } => {
-                Failure::ProviderRejectsItem { message: message.clone() }
+        let mut limited = Failure::RateLimited { retry_after: Duration::ZERO };
+        for _ in 0..LIMITED_PROBES_MAX {
+            self.wait_for_lease().await;
+            let _waiting = self.progress.suspend();
+            let failure = match self.embedder.embed(&inputs).await {
+                Ok(embedded) => return Ok((embedded.vectors, embedded.tokens)),
+                Err(failure) => failure,
+            };
+            let rejected = match failure {
+                Failure::ProviderUnavailable { message } | Failure::BadAnswer { message } => {
+                    Failure::ProviderRejectsItem { message }
+                }
+                Failure::RequestRefused { .. } if indexes.len() == 1 => failure,
+                _ => return Err(failure),
+            };
+            match self.embedder.probe().await {
+                Ok(_) => return Err(rejected),
+                // Tells nothing about the failure; the next request waits for the limit.
+                Err(probe @ Failure::RateLimited { .. }) => limited = probe,
+                Err(probe) => return Err(probe),
             }
-            Failure::RequestRefused { .. } if indexes.len() == 1 => failure,
-            _ => return Err(failure),
-        };
-        match self.embedder.probe().await {
-            // A rate limit says nothing against the recording nor for the provider's health, and
-            // the next request waits for it.
-            Ok(_) | Err(Failure::RateLimited { .. }) => Err(rejected),
-            Err(probe) => Err(probe),
         }
+        Err(limited)
     }
 
     /// Hands rows to the Writer and waits until they are stored. Memory is bounded by the permits
@@ -263,6 +267,9 @@ impl Attempt {
         result
     }
 }
+
+/// A request whose failure is followed by a rate-limited probe this often is given back.
+const LIMITED_PROBES_MAX: u32 = 5;
 
 /// Inputs of one request, whatever the provider takes: what a crash may make one pay twice, and what
 /// is in memory at once.

@@ -31,7 +31,7 @@ pub(super) struct Args {
     user: Option<String>,
 
     /// Print one JSON object
-    #[arg(long)]
+    #[arg(long, env = "EMBEDDING_RECOVERY_JSON")]
     json: bool,
 }
 
@@ -39,15 +39,15 @@ pub(super) struct Args {
 #[group(required = true, multiple = false)]
 struct Which {
     /// This recording; may be given several times
-    #[arg(long, value_name = "ID")]
+    #[arg(long, env = "EMBEDDING_RECOVERY_RECORDING", value_name = "ID", value_delimiter = ',')]
     recording: Vec<i64>,
 
     /// Recordings with a transcript and no embeddings
-    #[arg(long)]
+    #[arg(long, env = "EMBEDDING_RECOVERY_MISSING")]
     missing: bool,
 
     /// Every recording with a transcript
-    #[arg(long)]
+    #[arg(long, env = "EMBEDDING_RECOVERY_ALL")]
     all: bool,
 }
 

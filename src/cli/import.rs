@@ -38,7 +38,7 @@ pub(super) struct Args {
     no_enqueue: bool,
 
     /// Print one JSON object
-    #[arg(long)]
+    #[arg(long, env = "EMBEDDING_RECOVERY_JSON")]
     json: bool,
 }
 

@@ -14,7 +14,7 @@ use crate::config::DatabaseArgs;
   embedding-recovery migrate --database-url postgres://localhost/calls")]
 pub(super) struct Args {
     /// Print one JSON object
-    #[arg(long)]
+    #[arg(long, env = "EMBEDDING_RECOVERY_JSON")]
     json: bool,
 }
 

@@ -16,7 +16,7 @@ use crate::postgres::Report;
   embedding-recovery verify --json | jq .violations")]
 pub(super) struct Args {
     /// Print one JSON object
-    #[arg(long)]
+    #[arg(long, env = "EMBEDDING_RECOVERY_JSON")]
     json: bool,
 }
 

@@ -1,5 +1,7 @@
 //! Logs to standard error, and traces over OTLP where an endpoint is configured.
 
+use std::io::IsTerminal;
+
 use opentelemetry::trace::{TraceContextExt, TracerProvider};
 use opentelemetry_otlp::SpanExporter;
 use opentelemetry_sdk::Resource;
@@ -41,7 +43,9 @@ pub fn start(format: LogFormat) -> anyhow::Result<Telemetry> {
     };
     let filter = EnvFilter::try_from_env("EMBEDDING_RECOVERY_LOG")
         .unwrap_or_else(|_| EnvFilter::new(DEFAULT_FILTER));
-    let lines = tracing_subscriber::fmt::layer().with_writer(std::io::stderr);
+    let lines = tracing_subscriber::fmt::layer()
+        .with_writer(std::io::stderr)
+        .with_ansi(std::io::stderr().is_terminal());
     let lines = match format {
         LogFormat::Pretty => lines.with_target(false).boxed(),
         LogFormat::Json => lines.json().boxed(),
