@@ -17,7 +17,7 @@ use sqlx::{AssertSqlSafe, Connection, PgConnection, PgPool};
 use uuid::Uuid;
 
 /// No state that a test waits for takes longer, even on a busy machine.
-const DEADLINE: Duration = Duration::from_secs(90);
+const DEADLINE: Duration = Duration::from_secs(240);
 /// Name of the migrated database that the others are copied from.
 const TEMPLATE: &str = "embedding_recovery_test_template";
 
@@ -50,6 +50,19 @@ impl TestDatabase {
         Self { url, pool, store, name }
     }
 
+    /// A URL of this database for a role of its own, with these settings.
+    pub async fn url_of_role(&self, settings: &str) -> String {
+        let role = format!("{}_role", self.name);
+        self.execute(&format!(
+            "create role {role} superuser login password 'test'; alter role {role} {settings}"
+        ))
+        .await;
+        let mut url: url::Url = self.url.parse().unwrap();
+        url.set_username(&role).unwrap();
+        url.set_password(Some("test")).unwrap();
+        url.to_string()
+    }
+
     /// One value of a query.
     pub async fn value<T>(&self, query: &'static str) -> T
     where
@@ -75,7 +88,10 @@ impl Drop for TestDatabase {
         // The test's own runtime may be going down: another one does it.
         let dropping = std::thread::spawn(move || {
             let runtime = tokio::runtime::Runtime::new().unwrap();
-            runtime.block_on(admin(&format!("drop database {name} with (force)")));
+            runtime.block_on(async {
+                admin(&format!("drop database {name} with (force)")).await;
+                admin(&format!("drop role if exists {name}_role")).await;
+            });
         });
         let _ = dropping.join();
     }
