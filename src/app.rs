@@ -222,7 +222,7 @@ async fn start(
             "too many dimensions for an index: search will scan"
         );
     }
-    while store.reconcile(&model, RECONCILE_ROWS_MAX).await? == u64::from(RECONCILE_ROWS_MAX) {}
+    while store.reconcile(&model, RECONCILE_ROWS_MAX).await? >= u64::from(RECONCILE_ROWS_MAX) {}
     let settings = TreeSettings {
         store: Arc::new(store.clone()),
         embedder,

@@ -4,6 +4,7 @@ mod commands;
 mod imports;
 mod killed;
 mod serving;
+mod traces;
 
 use std::path::Path;
 

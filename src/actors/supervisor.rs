@@ -241,6 +241,10 @@ impl SupervisorState {
 
     fn check_progress(&mut self) {
         let stall = self.settings.stall;
+        // While the database is away nothing can move, and nobody is to blame for that.
+        if self.outages.seen_within(stall) {
+            return;
+        }
         self.end_where(Failure::Stalled { idle: stall }, |run| {
             run.attempt.progress.idle() >= stall
         });

@@ -64,6 +64,8 @@ pub fn main() -> ExitCode {
             return if error.use_stderr() { EXIT_USAGE.into() } else { ExitCode::SUCCESS };
         }
     };
+    // For every TLS client of the process; it fails only where one is installed already.
+    let _ = rustls::crypto::ring::default_provider().install_default();
     match run(cli) {
         Ok(code) => code,
         Err(error) if error.is::<ConfigError>() => {

@@ -155,6 +155,18 @@ pub(super) async fn find(
 /// Enqueues recordings that nobody asked for but that need it: first those without a current set,
 /// then those whose transcript changed unseen. Recordings with an open task are left alone.
 pub(super) async fn reconcile(pool: &PgPool, model: &Model, rows_max: u32) -> Result<u64, Failure> {
+    let mut transaction = super::begin_patient(pool).await?;
+    let missing = enqueue_missing(&mut transaction, model, rows_max).await?;
+    let changed = enqueue_changed(&mut transaction, model, rows_max).await?;
+    transaction.commit().await?;
+    Ok((missing + changed) as u64)
+}
+
+async fn enqueue_missing(
+    connection: &mut PgConnection,
+    model: &Model,
+    rows_max: u32,
+) -> Result<i64, Failure> {
     let missing = sqlx::query_scalar!(
         r#"with missing as (
                select c.user_id, c.recording_id from fathom_calls c
@@ -175,8 +187,17 @@ pub(super) async fn reconcile(pool: &PgPool, model: &Model, rows_max: u32) -> Re
         model.name,
         i64::from(rows_max)
     )
-    .fetch_one(pool)
+    .fetch_one(connection)
     .await?;
+    Ok(missing)
+}
+
+/// Compares the sets that were not looked at for the longest time with their transcripts.
+async fn enqueue_changed(
+    connection: &mut PgConnection,
+    model: &Model,
+    rows_max: u32,
+) -> Result<i64, Failure> {
     let changed = sqlx::query_scalar!(
         r#"with oldest as (
                select id from chunk_sets
@@ -201,7 +222,7 @@ pub(super) async fn reconcile(pool: &PgPool, model: &Model, rows_max: u32) -> Re
         model.name,
         i64::from(rows_max)
     )
-    .fetch_one(pool)
+    .fetch_one(connection)
     .await?;
-    Ok((missing + changed) as u64)
+    Ok(changed)
 }

@@ -17,7 +17,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use chrono::{DateTime, Utc};
 use sqlx::postgres::{PgConnectOptions, PgListener, PgPoolOptions};
-use sqlx::{Connection, PgConnection, PgPool};
+use sqlx::{Connection, PgConnection, PgPool, Postgres};
 use tokio::sync::mpsc;
 use uuid::Uuid;
 
@@ -140,6 +140,19 @@ impl PgStore {
     pub async fn verify(&self) -> Result<Report, Failure> {
         verify::verify(&self.pool).await
     }
+}
+
+/// Time that a statement of maintenance may take, in the server's notation, whatever the role's
+/// `statement_timeout` is.
+const PATIENT_TIMEOUT: &str = "2min";
+
+/// Begins a transaction whose statements may take [`PATIENT_TIMEOUT`].
+async fn begin_patient(pool: &PgPool) -> Result<sqlx::Transaction<'static, Postgres>, Failure> {
+    let mut transaction = pool.begin().await?;
+    sqlx::query!("select set_config('statement_timeout', $1, true)", PATIENT_TIMEOUT)
+        .fetch_one(&mut *transaction)
+        .await?;
+    Ok(transaction)
 }
 
 #[async_trait]

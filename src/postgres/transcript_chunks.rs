@@ -72,6 +72,7 @@ pub(super) async fn insert(
 
 /// Deletes chunks of dead sets, then the sets that are empty by now.
 pub(super) async fn delete_dead(pool: &PgPool, rows_max: u32) -> Result<u64, Failure> {
+    let mut transaction = super::begin_patient(pool).await?;
     let deleted = sqlx::query!(
         "delete from transcript_chunks where id in (
              select c.id from transcript_chunks c
@@ -81,14 +82,15 @@ pub(super) async fn delete_dead(pool: &PgPool, rows_max: u32) -> Result<u64, Fai
              for update of c skip locked)",
         i64::from(rows_max)
     )
-    .execute(pool)
+    .execute(&mut *transaction)
     .await?
     .rows_affected();
     sqlx::query!(
         "delete from chunk_sets s
          where s.state = 'dead' and not exists (select from transcript_chunks c where c.chunk_set_id = s.id)"
     )
-    .execute(pool)
+    .execute(&mut *transaction)
     .await?;
+    transaction.commit().await?;
     Ok(deleted)
 }

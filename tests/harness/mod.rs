@@ -188,7 +188,7 @@ async fn start_embedded() -> String {
 /// A shell that waits for the end of this process, however it ends, then kills the server and
 /// removes its data. Its standard input is a pipe that only this process holds.
 fn stop_with_this_process(data_dir: &std::path::Path) {
-    let script = r#"trap "" INT TERM; read -r _; kill -QUIT "$(head -n 1 "$0/data/postmaster.pid" 2>/dev/null || head -n 1 "$0/postmaster.pid")"; sleep 1; rm -rf "$0""#;
+    let script = r#"trap "" INT TERM; read -r _; kill -QUIT "$(head -n 1 "$0/pgdata/postmaster.pid")"; sleep 1; rm -rf "$0""#;
     let watcher = Command::new("sh")
         .args(["-c", script])
         .arg(data_dir)

@@ -48,7 +48,7 @@ async fn real_recordings_complete_with_the_local_model_on_the_embedded_postgres(
     let report: Value = serde_json::from_str(&verified.stdout).unwrap();
     assert_eq!(report["recordings"], 201);
     assert!(report["chunks"].as_u64().unwrap() > 5_000, "{report}");
-    assert!(!data_dir.join("postmaster.pid").exists(), "the server was left running");
+    assert!(!data_dir.join("pgdata/postmaster.pid").exists(), "the server was left running");
 }
 
 fn reachable() -> std::fs::Permissions {
