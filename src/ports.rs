@@ -233,6 +233,10 @@ pub trait Store: Send + Sync + 'static {
     /// Extends leases; returns those of the tokens that are still held.
     async fn renew(&self, tokens: &[Uuid], lease: Duration) -> Result<Vec<Uuid>, Failure>;
 
+    /// Gives back, uncounted, tasks that `worker` leased but that are not among the `known` tokens:
+    /// the answer to its claim was lost. Returns how many.
+    async fn release_unknown(&self, worker: Uuid, known: &[Uuid]) -> Result<u64, Failure>;
+
     /// Leases whose time is over, at most `rows_max`, oldest first.
     async fn expired(&self, rows_max: u32) -> Result<Vec<Task>, Failure>;
 

@@ -64,6 +64,8 @@ pub(super) struct ClaimerState {
     held: Held,
     /// A task over which a worker died waits until nothing else is in flight.
     suspect_waits: bool,
+    /// A claim failed: it may have been carried out all the same.
+    claim_in_doubt: bool,
     next_poll: Option<JoinHandle<Result<(), ractor::MessagingErr<ClaimerMessage>>>>,
 }
 
@@ -78,7 +80,14 @@ impl Actor for Claimer {
         (arguments, held): Self::Arguments,
     ) -> Result<Self::State, ActorProcessingErr> {
         // Whether a suspect waits is not known yet; looking for one first is safe.
-        Ok(ClaimerState { arguments, held, suspect_waits: true, next_poll: None })
+        Ok(ClaimerState {
+            arguments,
+            held,
+            suspect_waits: true,
+            // Its predecessor may have died over one.
+            claim_in_doubt: true,
+            next_poll: None,
+        })
     }
 
     async fn post_start(
@@ -119,6 +128,7 @@ impl Actor for Claimer {
 impl ClaimerState {
     async fn poll(&mut self, myself: &ActorRef<ClaimerMessage>) {
         if let Err(failure) = self.claim(myself).await {
+            self.claim_in_doubt = true;
             self.arguments.outages.note(&failure);
             self.poll_after(myself, CLAIM_AGAIN);
         }
@@ -128,6 +138,7 @@ impl ClaimerState {
         if self.held.paused || self.held.alone {
             return Ok(());
         }
+        self.resolve_doubt().await?;
         if self.suspect_waits {
             // A suspect runs alone: take nothing more until the others are done.
             if !self.held.tokens.is_empty() {
@@ -149,6 +160,24 @@ impl ClaimerState {
             self.poll_after(myself, DUE_MARGIN);
         }
         self.start(myself, claimed)
+    }
+
+    /// Without this, tasks of a claim whose answer was lost would wait for their leases to end, and
+    /// be suspected of a crash.
+    async fn resolve_doubt(&mut self) -> Result<(), Failure> {
+        if self.claim_in_doubt {
+            let known: Vec<Uuid> = self.held.tokens.iter().copied().collect();
+            let arguments = &self.arguments;
+            let released = arguments.store.release_unknown(arguments.worker_id, &known).await?;
+            if released > 0 {
+                tracing::warn!(
+                    released,
+                    "the answer to a claim was lost; its tasks are given back"
+                );
+            }
+            self.claim_in_doubt = false;
+        }
+        Ok(())
     }
 
     async fn ask(&mut self, of: ClaimOf) -> Result<Claimed, Failure> {

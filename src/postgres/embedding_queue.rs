@@ -98,6 +98,34 @@ pub(super) async fn renew(
     Ok(held)
 }
 
+/// Gives back what this worker leased without learning of it: the answer to its claim was lost.
+pub(super) async fn release_unknown(
+    pool: &PgPool,
+    worker: Uuid,
+    known: &[Uuid],
+) -> Result<u64, Failure> {
+    let released = sqlx::query_scalar!(
+        r#"with task as (
+               update embedding_queue set
+                   status = 'pending', attempts = attempts - 1, lease_token = null,
+                   lease_expires_at = null, locked_at = null, worker_id = null
+               where worker_id = $1 and status = 'processing' and lease_token <> all($2)
+               returning id
+           ), attempt as (
+               update embedding_attempts
+               set outcome = 'released', ended_at = clock_timestamp(),
+                   message = 'the answer to the claim was lost'
+               where outcome is null and worker_id = $1 and task_id in (select id from task)
+           )
+           select count(*) as "released!" from task"#,
+        worker,
+        known,
+    )
+    .fetch_one(pool)
+    .await?;
+    Ok(released as u64)
+}
+
 /// Leases whose time is over.
 pub(super) async fn expired(pool: &PgPool, rows_max: u32) -> Result<Vec<Task>, Failure> {
     let tasks = sqlx::query!(

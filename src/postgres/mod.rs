@@ -165,6 +165,10 @@ impl Store for PgStore {
         embedding_queue::renew(&self.pool, tokens, lease).await
     }
 
+    async fn release_unknown(&self, worker: Uuid, known: &[Uuid]) -> Result<u64, Failure> {
+        embedding_queue::release_unknown(&self.pool, worker, known).await
+    }
+
     async fn expired(&self, rows_max: u32) -> Result<Vec<crate::domain::task::Task>, Failure> {
         embedding_queue::expired(&self.pool, rows_max).await
     }
