@@ -1,7 +1,7 @@
 //! Logs to standard error, and traces over OTLP where an endpoint is configured.
 
 use opentelemetry::trace::{TraceContextExt, TracerProvider};
-use opentelemetry_otlp::SpanExporter;
+use opentelemetry_otlp::{ExporterBuildError, SpanExporter};
 use opentelemetry_sdk::Resource;
 use opentelemetry_sdk::trace::SdkTracerProvider;
 use tracing_opentelemetry::OpenTelemetrySpanExt;
@@ -24,6 +24,11 @@ pub enum LogFormat {
     Json,
 }
 
+/// The exporter of traces cannot be built from the settings in the environment.
+#[derive(Debug, thiserror::Error)]
+#[error("traces cannot be exported (OTEL_EXPORTER_OTLP_…): {0}")]
+pub struct TelemetryError(#[from] ExporterBuildError);
+
 /// Keeps telemetry going; what is buffered is sent when it is dropped.
 pub struct Telemetry {
     provider: Option<SdkTracerProvider>,
@@ -34,7 +39,7 @@ pub struct Telemetry {
 ///
 /// # Errors
 /// The exporter's settings are wrong.
-pub fn start(format: LogFormat) -> anyhow::Result<Telemetry> {
+pub fn start(format: LogFormat) -> Result<Telemetry, TelemetryError> {
     let provider = match ENDPOINT_VARIABLES.iter().any(|name| std::env::var_os(name).is_some()) {
         true => Some(tracer_provider()?),
         false => None,
@@ -57,7 +62,7 @@ pub fn start(format: LogFormat) -> anyhow::Result<Telemetry> {
     Ok(Telemetry { provider })
 }
 
-fn tracer_provider() -> anyhow::Result<SdkTracerProvider> {
+fn tracer_provider() -> Result<SdkTracerProvider, TelemetryError> {
     let exporter = SpanExporter::builder().with_http().build()?;
     let resource = Resource::builder().with_service_name("embedding-recovery").build();
     Ok(SdkTracerProvider::builder().with_batch_exporter(exporter).with_resource(resource).build())
