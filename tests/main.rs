@@ -10,3 +10,5 @@ mod harness;
 mod openai_embedder;
 mod packing;
 mod pipeline;
+mod readme;
+mod transactions;

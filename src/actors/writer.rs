@@ -123,7 +123,7 @@ impl WriterState {
         reply: RpcReplyPort<Result<(), Failure>>,
     ) {
         self.last_order += 1;
-        let todo = Vec::from([0..rows.len()]);
+        let todo = std::iter::once(0..rows.len()).collect();
         let order = Order { destination, rows, _permits: permits, reply, todo, stored: 0 };
         self.orders.insert(self.last_order, order);
         self.turns.push_back(self.last_order);

@@ -1,5 +1,7 @@
 //! Logs to standard error, and traces over OTLP where an endpoint is configured.
 
+use std::io::IsTerminal;
+
 use opentelemetry::trace::{TraceContextExt, TracerProvider};
 use opentelemetry_otlp::{ExporterBuildError, SpanExporter};
 use opentelemetry_sdk::Resource;
@@ -13,7 +15,7 @@ use tracing_subscriber::{EnvFilter, Layer};
 const ENDPOINT_VARIABLES: [&str; 2] =
     ["OTEL_EXPORTER_OTLP_ENDPOINT", "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT"];
 /// Everything that matters to an operator, and warnings of the libraries.
-const DEFAULT_FILTER: &str = "warn,embedding_recovery=info";
+pub const DEFAULT_FILTER: &str = "warn,embedding_recovery=info";
 
 /// How log lines look.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
@@ -34,19 +36,28 @@ pub struct Telemetry {
     provider: Option<SdkTracerProvider>,
 }
 
+/// Checks a filter of log lines: `level`, or `target=level`, separated by commas.
+///
+/// # Errors
+/// What is wrong with it.
+pub fn parse_filter(text: &str) -> Result<String, String> {
+    EnvFilter::try_new(text).map(|_| text.to_owned()).map_err(|error| error.to_string())
+}
+
 /// Starts logging and, with an endpoint in the environment, tracing. The panic hook logs the place
 /// and not the message, which may quote a transcript.
 ///
 /// # Errors
 /// The exporter's settings are wrong.
-pub fn start(format: LogFormat) -> Result<Telemetry, TelemetryError> {
+pub fn start(format: LogFormat, filter: &str) -> Result<Telemetry, TelemetryError> {
     let provider = match ENDPOINT_VARIABLES.iter().any(|name| std::env::var_os(name).is_some()) {
         true => Some(tracer_provider()?),
         false => None,
     };
-    let filter = EnvFilter::try_from_env("EMBEDDING_RECOVERY_LOG")
-        .unwrap_or_else(|_| EnvFilter::new(DEFAULT_FILTER));
-    let lines = tracing_subscriber::fmt::layer().with_writer(std::io::stderr);
+    let filter = EnvFilter::new(filter);
+    let lines = tracing_subscriber::fmt::layer()
+        .with_writer(std::io::stderr)
+        .with_ansi(std::io::stderr().is_terminal());
     let lines = match format {
         LogFormat::Pretty => lines.with_target(false).boxed(),
         LogFormat::Json => lines.json().boxed(),
