@@ -2,6 +2,7 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test fails by panicking")]
 
+mod architecture;
 mod chunking;
 mod embedded;
 mod fakes;
@@ -10,3 +11,5 @@ mod openai_embedder;
 mod packing;
 mod pipeline;
 mod program;
+mod readme;
+mod transactions;

@@ -10,7 +10,7 @@
 //! ```
 //!
 //! Actors know the outside through [`crate::ports`] only. Nothing is registered by name (names are
-//! global in ractor): a permanent actor is reached through its [`Address`], which outlives it.
+//! global in ractor): a permanent actor is reached through its `Address`, which outlives it.
 
 mod address;
 mod attempt;

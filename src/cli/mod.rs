@@ -37,6 +37,11 @@ struct Cli {
     #[arg(long, env = "EMBEDDING_RECOVERY_LOG_FORMAT", value_enum, default_value_t = LogFormat::Pretty, global = true)]
     log_format: LogFormat,
 
+    /// Log lines to keep: a level, or target=level, separated by commas
+    #[arg(long, env = "EMBEDDING_RECOVERY_LOG", value_name = "FILTER", default_value = telemetry::DEFAULT_FILTER,
+          value_parser = telemetry::parse_filter, global = true)]
+    log: String,
+
     #[command(subcommand)]
     command: Command,
 }
@@ -80,7 +85,7 @@ pub fn main() -> ExitCode {
 }
 
 fn run(cli: Cli) -> anyhow::Result<ExitCode> {
-    let _telemetry = telemetry::start(cli.log_format)?;
+    let _telemetry = telemetry::start(cli.log_format, &cli.log)?;
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     runtime.block_on(async {
         match cli.command {

@@ -3,7 +3,7 @@
 use std::io::IsTerminal;
 
 use opentelemetry::trace::{TraceContextExt, TracerProvider};
-use opentelemetry_otlp::SpanExporter;
+use opentelemetry_otlp::{ExporterBuildError, SpanExporter};
 use opentelemetry_sdk::Resource;
 use opentelemetry_sdk::trace::SdkTracerProvider;
 use tracing_opentelemetry::OpenTelemetrySpanExt;
@@ -15,7 +15,7 @@ use tracing_subscriber::{EnvFilter, Layer};
 const ENDPOINT_VARIABLES: [&str; 2] =
     ["OTEL_EXPORTER_OTLP_ENDPOINT", "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT"];
 /// Everything that matters to an operator, and warnings of the libraries.
-const DEFAULT_FILTER: &str = "warn,embedding_recovery=info";
+pub const DEFAULT_FILTER: &str = "warn,embedding_recovery=info";
 
 /// How log lines look.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
@@ -26,9 +26,22 @@ pub enum LogFormat {
     Json,
 }
 
+/// The exporter of traces cannot be built from the settings in the environment.
+#[derive(Debug, thiserror::Error)]
+#[error("traces cannot be exported (OTEL_EXPORTER_OTLP_…): {0}")]
+pub struct TelemetryError(#[from] ExporterBuildError);
+
 /// Keeps telemetry going; what is buffered is sent when it is dropped.
 pub struct Telemetry {
     provider: Option<SdkTracerProvider>,
+}
+
+/// Checks a filter of log lines: `level`, or `target=level`, separated by commas.
+///
+/// # Errors
+/// What is wrong with it.
+pub fn parse_filter(text: &str) -> Result<String, String> {
+    EnvFilter::try_new(text).map(|_| text.to_owned()).map_err(|error| error.to_string())
 }
 
 /// Starts logging and, with an endpoint in the environment, tracing. The panic hook logs the place
@@ -36,13 +49,12 @@ pub struct Telemetry {
 ///
 /// # Errors
 /// The exporter's settings are wrong.
-pub fn start(format: LogFormat) -> anyhow::Result<Telemetry> {
+pub fn start(format: LogFormat, filter: &str) -> Result<Telemetry, TelemetryError> {
     let provider = match ENDPOINT_VARIABLES.iter().any(|name| std::env::var_os(name).is_some()) {
         true => Some(tracer_provider()?),
         false => None,
     };
-    let filter = EnvFilter::try_from_env("EMBEDDING_RECOVERY_LOG")
-        .unwrap_or_else(|_| EnvFilter::new(DEFAULT_FILTER));
+    let filter = EnvFilter::new(filter);
     let lines = tracing_subscriber::fmt::layer()
         .with_writer(std::io::stderr)
         .with_ansi(std::io::stderr().is_terminal());
@@ -61,7 +73,7 @@ pub fn start(format: LogFormat) -> anyhow::Result<Telemetry> {
     Ok(Telemetry { provider })
 }
 
-fn tracer_provider() -> anyhow::Result<SdkTracerProvider> {
+fn tracer_provider() -> Result<SdkTracerProvider, TelemetryError> {
     let exporter = SpanExporter::builder().with_http().build()?;
     let resource = Resource::builder().with_service_name("embedding-recovery").build();
     Ok(SdkTracerProvider::builder().with_batch_exporter(exporter).with_resource(resource).build())
