@@ -34,6 +34,8 @@ pub(super) enum ClaimerMessage {
     Pause,
     /// Claim again.
     Resume,
+    /// Claim nothing ever again, and say so to the supervisor.
+    Drain,
 }
 
 /// What the Claimer is given.
@@ -110,6 +112,11 @@ impl Actor for Claimer {
             ClaimerMessage::Resume => {
                 state.held.paused = false;
                 state.poll(&myself).await;
+            }
+            ClaimerMessage::Drain => {
+                state.held.paused = true;
+                // Behind every `Start`: the supervisor knows of all that was claimed.
+                state.arguments.supervisor.cast(SupervisorMessage::Drained)?;
             }
         }
         Ok(())

@@ -6,7 +6,7 @@ use std::time::Duration;
 use croner::Cron;
 use ractor::{Actor, ActorProcessingErr, ActorRef};
 use tokio::sync::mpsc;
-use tokio::task::AbortHandle;
+use tokio::task::JoinSet;
 
 use super::address::Address;
 use super::claimer::ClaimerMessage;
@@ -52,7 +52,8 @@ pub(super) struct Scheduler;
 
 pub(super) struct SchedulerState {
     arguments: SchedulerArguments,
-    listener: AbortHandle,
+    /// Ends with this actor, however that ends.
+    _listener: JoinSet<()>,
 }
 
 impl Actor for Scheduler {
@@ -65,8 +66,9 @@ impl Actor for Scheduler {
         myself: ActorRef<Self::Msg>,
         arguments: Self::Arguments,
     ) -> Result<Self::State, ActorProcessingErr> {
-        let listening = tokio::spawn(listen(arguments.store.clone(), myself));
-        Ok(SchedulerState { arguments, listener: listening.abort_handle() })
+        let mut listener = JoinSet::new();
+        listener.spawn(listen(arguments.store.clone(), myself));
+        Ok(SchedulerState { arguments, _listener: listener })
     }
 
     async fn post_start(
@@ -75,15 +77,6 @@ impl Actor for Scheduler {
         _state: &mut Self::State,
     ) -> Result<(), ActorProcessingErr> {
         Ok(myself.cast(SchedulerMessage::Arm)?)
-    }
-
-    async fn post_stop(
-        &self,
-        _myself: ActorRef<Self::Msg>,
-        state: &mut Self::State,
-    ) -> Result<(), ActorProcessingErr> {
-        state.listener.abort();
-        Ok(())
     }
 
     async fn handle(
