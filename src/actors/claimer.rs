@@ -28,6 +28,9 @@ pub(super) enum ClaimerMessage {
     Poll,
     /// Renew the leases.
     Renew,
+    /// Recordings run under these leases, alone or not. News only to a Claimer that took over from
+    /// the one that claimed them.
+    Started { tokens: Vec<Uuid>, alone: bool },
     /// A task's ending is stored: its slot is free.
     Freed(Uuid),
     /// Claim nothing until [`ClaimerMessage::Resume`]. Leases are still renewed.
@@ -103,6 +106,10 @@ impl Actor for Claimer {
         match message {
             ClaimerMessage::Poll => state.poll(&myself).await,
             ClaimerMessage::Renew => state.renew().await,
+            ClaimerMessage::Started { tokens, alone } => {
+                state.held.tokens.extend(tokens);
+                state.held.alone |= alone;
+            }
             ClaimerMessage::Freed(token) => {
                 state.held.tokens.remove(&token);
                 state.held.alone &= !state.held.tokens.is_empty();

@@ -203,6 +203,9 @@ impl SupervisorState {
         myself: &ActorRef<SupervisorMessage>,
         tasks: Vec<Task>,
     ) -> Result<(), ActorProcessingErr> {
+        let tokens = tasks.iter().map(|task| task.lease.token).collect();
+        let alone = tasks.iter().any(|task| task.alone);
+        self.children.claimer.address().cast(ClaimerMessage::Started { tokens, alone });
         for task in tasks {
             let attempt = Attempt {
                 task,

@@ -205,3 +205,33 @@ async fn a_probe_that_panics_is_a_probe_that_failed() {
     assert_eq!(scene.attempts(1).await, ["released key_refused", "completed"]);
     scene.end(tree).await;
 }
+
+// On one thread the order of events is certain: the Supervisor hears of the crash before it is
+// given what the Claimer claimed last.
+#[tokio::test]
+async fn what_a_claimer_claimed_just_before_it_crashed_is_renewed_by_the_next() {
+    let scene = Scene::new().await;
+    scene.database.import(&[call(1, 3)]).await;
+    scene.fake.hold();
+    scene.store.fail("claim", 2, Fault::HoldReply);
+    scene.store.fail("renew", 1, Fault::Panic);
+    let mut settings = scene.settings();
+    settings.lease = Duration::from_secs(3);
+    let tree = scene.database.serve(settings).await;
+    // The first claim looks for suspects and finds none.
+    scene.store.wait_until_struck("claim", 1).await;
+    scene.store.release();
+    scene.store.wait_until_struck("claim", 2).await;
+    // A renewal, due after a second, waits behind the claim.
+    let due = "select clock_timestamp() > locked_at + interval '1500 ms' from embedding_queue";
+    scene.database.wait_until(due).await;
+    scene.store.release();
+    scene.store.wait_until_struck("renew", 1).await;
+    let swept = "select clock_timestamp() > locked_at + interval '7 s' or status <> 'processing'
+        from embedding_queue";
+    scene.database.wait_until(swept).await;
+    scene.fake.release();
+    scene.database.wait_until_settled(&tree).await;
+    assert_eq!(scene.attempts(1).await, ["completed"], "nobody swept it");
+    scene.end(tree).await;
+}

@@ -3,17 +3,23 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use tokio::sync::watch;
+
 use super::scene::Scene;
 use crate::fakes::openai::Reply;
 use crate::harness::calls::call;
+use crate::harness::{eventually, within_deadline};
 
 /// Edits one turn of call 1: one chunk has another text.
-async fn edit(scene: &Scene, turn: usize) {
-    let edited = format!(
+fn edit_of(turn: usize) -> String {
+    format!(
         "update fathom_transcripts set edited_text = replace(text, 'call1turn{turn} ', 'call1turn{turn} edited ')
          where recording_id = 1 and text like 'call1turn{turn} %'"
-    );
-    scene.database.execute(&edited).await;
+    )
+}
+
+async fn edit(scene: &Scene, turn: usize) {
+    scene.database.execute(&edit_of(turn)).await;
 }
 
 /// Chunks of the current set that hold the edit.
@@ -72,9 +78,11 @@ async fn an_edit_brings_a_dead_recording_back_to_life() {
     scene.end(tree).await;
 }
 
+/// Of the recording that is read while it is embedded anew.
+const CHUNKS: i64 = 12;
+
 #[tokio::test(flavor = "multi_thread")]
 async fn readers_see_one_whole_set_at_every_instant_of_a_re_embedding() {
-    const CHUNKS: i64 = 12;
     let scene = Scene::with(8, 2).await;
     scene.database.import(&[call(1, CHUNKS as usize)]).await;
     let mut settings = scene.settings();
@@ -82,43 +90,53 @@ async fn readers_see_one_whole_set_at_every_instant_of_a_re_embedding() {
     let tree = scene.database.serve(settings).await;
     scene.database.wait_until_settled(&tree).await;
 
-    let done = Arc::new(AtomicBool::new(false));
-    let (pool, reading) = (scene.database.pool.clone(), done.clone());
-    let reader = tokio::spawn(async move {
-        let (mut samples, mut seen) = (0, Vec::new());
-        while !reading.load(Ordering::Relaxed) {
-            let (chunks, edited, sets): (i64, i64, i64) = sqlx::query_as(
-                "select count(*), count(*) filter (where chunk_text like '% edited %'),
-                        count(distinct chunk_set_id)
-                 from searchable_chunks where recording_id = 1",
-            )
-            .fetch_one(&pool)
-            .await
-            .unwrap();
-            assert_eq!((chunks, sets), (CHUNKS, 1), "partly, mixed or not at all");
-            samples += 1;
-            if seen.last() != Some(&edited) {
-                seen.push(edited);
-            }
-        }
-        (samples, seen)
-    });
-    for (turn, edits) in [(1, 1), (5, 2), (9, 3)] {
-        edit(&scene, turn).await;
-        let current =
-            "select count(*) = $1 from searchable_chunks where chunk_text like '% edited %'";
-        crate::harness::eventually("the edit is searchable", async || {
-            sqlx::query_scalar(current).bind(edits).fetch_one(&scene.database.pool).await.unwrap()
-        })
-        .await;
+    let (samples, stop) = (watch::Sender::new(0), Arc::new(AtomicBool::new(false)));
+    let reader = tokio::spawn(read(scene.database.pool.clone(), samples.clone(), stop.clone()));
+    let retitled = "update fathom_calls set title = 'Another title'".to_owned();
+    for (requests, change) in [edit_of(1), edit_of(5), retitled, edit_of(9)].iter().enumerate() {
+        scene.fake.hold();
+        scene.database.execute(change).await;
+        scene.fake.wait_for_requests(scene.fake.requests().len() + 1).await;
+        // Look while a set is being built, and, as the reader goes on, at the swap.
+        let before = *samples.borrow();
+        let mut looked = samples.subscribe();
+        let looks = looked.wait_for(|samples| *samples >= before + 3);
+        within_deadline("looks", looks).await.unwrap();
+        scene.fake.release();
+        scene.database.wait_until_settled(&tree).await;
+        assert!(scene.stored(1).await >= CHUNKS, "change {requests}");
     }
-    done.store(true, Ordering::Relaxed);
-    let (samples, seen) = reader.await.unwrap();
-    assert!(samples > 20, "only {samples} looks");
-    assert!(seen.len() > 1 && seen.is_sorted(), "the edits appear one after another: {seen:?}");
-    scene.database.wait_until_settled(&tree).await;
-    assert_eq!(scene.bought_once(), CHUNKS as usize + 3);
+    stop.store(true, Ordering::Relaxed);
+    let seen = reader.await.unwrap();
+    assert_eq!(seen, [0, 1, 2, 3], "the edits appear one after another");
+    assert_eq!(scene.count("select count(*) from searchable_chunks where recording_id = $1 and call_title = 'Another title'", 1).await, CHUNKS);
+    assert_eq!(scene.bought_once(), CHUNKS as usize * 2 + 3);
     scene.end(tree).await;
+}
+
+/// Looks at call 1 until told to stop; returns how many edits it saw, one after another.
+async fn read(
+    pool: sqlx::PgPool,
+    samples: watch::Sender<usize>,
+    stop: Arc<AtomicBool>,
+) -> Vec<i64> {
+    let mut seen = Vec::new();
+    while !stop.load(Ordering::Relaxed) {
+        let (chunks, edited, sets): (i64, i64, i64) = sqlx::query_as(
+            "select count(*), count(*) filter (where chunk_text like '% edited %'),
+                    count(distinct chunk_set_id)
+             from searchable_chunks where recording_id = 1",
+        )
+        .fetch_one(&pool)
+        .await
+        .unwrap();
+        assert_eq!((chunks, sets), (CHUNKS, 1), "partly, mixed or not at all");
+        samples.send_modify(|samples| *samples += 1);
+        if seen.last() != Some(&edited) {
+            seen.push(edited);
+        }
+    }
+    seen
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -134,10 +152,7 @@ async fn a_recording_whose_segments_are_all_deleted_is_completed_with_nothing_to
     assert_eq!(scene.attempts(2).await, ["completed"]);
     assert_eq!(scene.searchable(1).await, 4);
     scene.database.execute("update fathom_transcripts set is_deleted = true").await;
-    crate::harness::eventually("nothing is left to search", async || {
-        scene.searchable(1).await == 0
-    })
-    .await;
+    eventually("nothing is left to search", async || scene.searchable(1).await == 0).await;
     scene.database.wait_until_settled(&tree).await;
     assert_eq!(scene.task(1).await.summary(), ("completed", 1, 0));
     assert_eq!(scene.bought_once(), 4);

@@ -7,7 +7,7 @@ use embedding_recovery::domain::task::{Lease, Settlement};
 use embedding_recovery::ports::Store;
 use uuid::Uuid;
 
-use super::scene::{DIMENSIONS, INPUTS_MAX, Scene, embedder};
+use super::scene::{DIMENSIONS, INPUTS_MAX, READ_TIMEOUT, Scene, embedder};
 use crate::fakes::openai::FakeOpenAi;
 use crate::fakes::store::Fault;
 use crate::harness::calls::call;
@@ -54,7 +54,7 @@ async fn nothing_written_under_a_lease_that_another_worker_took_counts() {
     scene.fake.wait_for_requests(1).await;
 
     let other_fake = FakeOpenAi::start(DIMENSIONS as usize);
-    let other_embedder = embedder(&other_fake, DIMENSIONS, INPUTS_MAX);
+    let other_embedder = embedder(&other_fake, DIMENSIONS, INPUTS_MAX, READ_TIMEOUT);
     let second = settings(scene.store.clone(), other_embedder, DIMENSIONS);
     let worker = second.worker_id;
     let quick = scene.database.serve(second).await;
@@ -200,4 +200,52 @@ async fn a_recording_that_kills_its_worker_while_alone_twice_is_dead_for_good() 
     assert_eq!(scene.attempts(1).await, ["dead_letter lease_expired"]);
     assert_eq!(scene.bought_once(), 0);
     scene.end(tree).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_process_that_cannot_renew_its_lease_buys_nothing_until_it_can() {
+    let scene = Scene::new().await;
+    scene.database.import(&[call(1, 6)]).await;
+    scene.fake.hold();
+    let mut settings = scene.settings();
+    settings.lease = Duration::from_secs(2);
+    let tree = scene.database.serve(settings).await;
+    scene.fake.wait_for_requests(1).await;
+    let outage = Failure::DatabaseUnavailable { message: "the test says so".into() };
+    scene.store.fail("renew", usize::MAX, Fault::Fail(outage));
+    // A third of the lease apart: it is over.
+    scene.store.wait_until_struck("renew", 4).await;
+    scene.fake.release();
+    eventually("what was in flight is stored", async || scene.stored(1).await == 4).await;
+    scene.store.wait_until_struck("renew", scene.store.struck("renew") + 2).await;
+    assert_eq!(scene.fake.requests().len(), 1, "it might be another's by now");
+    scene.store.recover();
+    scene.database.wait_until_settled(&tree).await;
+    assert_eq!(scene.attempts(1).await, ["completed"], "nobody swept what could be renewed");
+    assert_eq!(scene.bought_once(), 6);
+    scene.end(tree).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn two_processes_share_the_queue_and_buy_nothing_twice() {
+    let scene = Scene::new().await;
+    let calls: Vec<_> = (1..=24).map(|recording_id| call(recording_id, 5)).collect();
+    let mut two = [scene.settings(), scene.settings()];
+    two.iter_mut().for_each(|settings| settings.recordings_max = 3);
+    scene.fake.hold();
+    let [first, second] = two;
+    let (first, second) = (scene.database.serve(first).await, scene.database.serve(second).await);
+    scene.database.import(&calls).await;
+    scene.fake.wait_for_requests(6).await;
+    scene.fake.release();
+    scene.database.wait_until_settled(&first).await;
+    scene.database.wait_until_settled(&second).await;
+    for recording_id in 1..=24 {
+        assert_eq!(scene.attempts(recording_id).await, ["completed"]);
+    }
+    let workers = "select count(distinct worker_id) from embedding_attempts";
+    assert_eq!(scene.database.value::<i64>(workers).await, 2);
+    assert_eq!(scene.bought_once(), 24 * 5);
+    first.stop(Duration::from_secs(5)).await;
+    scene.end(second).await;
 }

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use embedding_recovery::actors::{Status, Tree};
 use embedding_recovery::embedders::openai::PROBE_TEXT;
 
-use super::scene::{Scene, is_call, is_turn, retries};
+use super::scene::{DIMENSIONS, INPUTS_MAX, Scene, embedder, is_call, is_turn, retries};
 use crate::fakes::openai::Reply;
 use crate::harness::calls::call;
 use crate::harness::within_deadline;
@@ -239,5 +239,20 @@ async fn a_task_released_too_often_has_its_attempts_counted_after_all() {
     scene.database.wait_until_settled(&tree).await;
     assert_eq!(scene.attempts(1).await, ["retry provider_unavailable", "completed"]);
     assert_eq!(scene.task(1).await.summary(), ("completed", 2, 20));
+    scene.end(tree).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_provider_that_never_answers_for_one_recording_only_is_that_recordings_fault() {
+    let mut scene = Scene::new().await;
+    scene.embedder = embedder(&scene.fake, DIMENSIONS, INPUTS_MAX, Duration::from_millis(300));
+    scene.database.import(&[call(1, 1), call(2, 3)]).await;
+    scene.fake.on(is_call(1), Reply::Hang);
+    let tree = scene.serve().await;
+    let counts = scene.database.wait_until_settled(&tree).await;
+    assert_eq!((counts.completed, counts.dead_letter), (1, 1));
+    assert_eq!(scene.attempts(1).await[0], "retry provider_rejects_item");
+    assert_eq!(scene.task(1).await.summary(), ("dead_letter", 4, 0));
+    assert_eq!(scene.attempts(2).await, ["completed"]);
     scene.end(tree).await;
 }

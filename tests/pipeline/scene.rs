@@ -18,6 +18,8 @@ use crate::harness::{TestDatabase, eventually};
 pub const DIMENSIONS: u32 = 8;
 /// Inputs of one request: few, so that small calls take several.
 pub const INPUTS_MAX: usize = 4;
+/// Longer than any test holds an answer back.
+pub const READ_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// A database, a provider, and both ports between them, ready to fail.
 pub struct Scene {
@@ -55,7 +57,7 @@ impl Scene {
         let database = TestDatabase::new().await;
         let fake = FakeOpenAi::start(dimensions as usize);
         let store = FaultyStore::new(database.store.clone());
-        let embedder = embedder(&fake, dimensions, inputs_max);
+        let embedder = embedder(&fake, dimensions, inputs_max, READ_TIMEOUT);
         Self { database, fake, store, embedder }
     }
 
@@ -155,10 +157,15 @@ impl Scene {
 }
 
 /// An embedder over the fake API that is patient for a moment only.
-pub fn embedder(fake: &FakeOpenAi, dimensions: u32, inputs_max: usize) -> Arc<FaultyEmbedder> {
+pub fn embedder(
+    fake: &FakeOpenAi,
+    dimensions: u32,
+    inputs_max: usize,
+    read_timeout: Duration,
+) -> Arc<FaultyEmbedder> {
     let settings = OpenAiSettings {
         dimensions: Some(dimensions),
-        read_timeout: Duration::from_secs(20),
+        read_timeout,
         retry_delays: vec![Duration::from_millis(5); 2],
         requests_in_flight: 16,
         ..OpenAiSettings::new(fake.base_url().parse().unwrap(), None, MODEL.into())
