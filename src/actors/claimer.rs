@@ -28,12 +28,17 @@ pub(super) enum ClaimerMessage {
     Poll,
     /// Renew the leases.
     Renew,
+    /// Recordings run under these leases, alone or not. News only to a Claimer that took over from
+    /// the one that claimed them.
+    Started { tokens: Vec<Uuid>, alone: bool },
     /// A task's ending is stored: its slot is free.
     Freed(Uuid),
     /// Claim nothing until [`ClaimerMessage::Resume`]. Leases are still renewed.
     Pause,
     /// Claim again.
     Resume,
+    /// Claim nothing ever again, and say so to the supervisor.
+    Drain,
 }
 
 /// What the Claimer is given.
@@ -110,6 +115,10 @@ impl Actor for Claimer {
         match message {
             ClaimerMessage::Poll => state.poll(&myself).await,
             ClaimerMessage::Renew => state.renew().await,
+            ClaimerMessage::Started { tokens, alone } => {
+                state.held.tokens.extend(tokens);
+                state.held.alone |= alone;
+            }
             ClaimerMessage::Freed(token) => {
                 state.held.tokens.remove(&token);
                 state.held.alone &= !state.held.tokens.is_empty();
@@ -119,6 +128,11 @@ impl Actor for Claimer {
             ClaimerMessage::Resume => {
                 state.held.paused = false;
                 state.poll(&myself).await;
+            }
+            ClaimerMessage::Drain => {
+                state.held.paused = true;
+                // Behind every `Start`: the supervisor knows of all that was claimed.
+                state.arguments.supervisor.cast(SupervisorMessage::Drained)?;
             }
         }
         Ok(())

@@ -99,7 +99,7 @@ impl Tree {
     pub async fn stop(mut self, grace: Duration) {
         // A send to a supervisor that is gone already has nothing left to stop.
         let _ = self.supervisor.cast(SupervisorMessage::Drain);
-        let idle = |status: &Status| status.is_idle() || status.gave_up.is_some();
+        let idle = |status: &Status| status.drained && status.is_idle() || status.gave_up.is_some();
         if tokio::time::timeout(grace, self.status.wait_for(idle)).await.is_err() {
             let _ = self.supervisor.cast(SupervisorMessage::ReleaseAll);
             let settled = tokio::time::timeout(RELEASE_TIME, self.status.wait_for(idle)).await;

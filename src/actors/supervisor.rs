@@ -4,6 +4,7 @@
 
 mod children;
 mod endings;
+mod provider;
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -49,6 +50,8 @@ pub enum SupervisorMessage {
     CheckProgress,
     /// Claim nothing more; finish what is in flight.
     Drain,
+    /// The Claimer claims nothing more.
+    Drained,
     /// End what is in flight and give its leases back.
     ReleaseAll,
 }
@@ -62,6 +65,8 @@ pub struct Status {
     pub unsettled: usize,
     /// Why the provider is not called.
     pub circuit: Option<Open>,
+    /// Told to stop: nothing more will be claimed.
+    pub drained: bool,
     /// The tree failed too often to go on.
     pub gave_up: Option<String>,
 }
@@ -93,6 +98,7 @@ pub(super) struct SupervisorState {
     unsettled: HashMap<Uuid, Unsettled>,
     circuit: Circuit,
     draining: bool,
+    drained: bool,
 }
 
 /// A Recording in flight.
@@ -125,6 +131,7 @@ impl Actor for Supervisor {
             unsettled: HashMap::new(),
             circuit: Circuit::default(),
             draining: false,
+            drained: false,
         })
     }
 
@@ -156,8 +163,9 @@ impl Actor for Supervisor {
             SupervisorMessage::CheckProgress => state.check_progress(),
             SupervisorMessage::Drain => {
                 state.draining = true;
-                state.children.claimer.address().cast(ClaimerMessage::Pause);
+                state.children.claimer.address().cast(ClaimerMessage::Drain);
             }
+            SupervisorMessage::Drained => state.drained = true,
             SupervisorMessage::ReleaseAll => state.end_where(Failure::Shutdown, |_| true),
         }
         state.publish();
@@ -195,6 +203,9 @@ impl SupervisorState {
         myself: &ActorRef<SupervisorMessage>,
         tasks: Vec<Task>,
     ) -> Result<(), ActorProcessingErr> {
+        let tokens = tasks.iter().map(|task| task.lease.token).collect();
+        let alone = tasks.iter().any(|task| task.alone);
+        self.children.claimer.address().cast(ClaimerMessage::Started { tokens, alone });
         for task in tasks {
             let attempt = Attempt {
                 task,
@@ -250,43 +261,13 @@ impl SupervisorState {
         });
     }
 
-    fn probe(&self, myself: &ActorRef<SupervisorMessage>) {
-        let (embedder, myself) = (self.settings.embedder.clone(), myself.clone());
-        tokio::spawn(async move {
-            // Sending fails only where the tree is gone.
-            let _ = myself.cast(SupervisorMessage::Probed(embedder.probe().await));
-        });
-    }
-
-    fn probed(&mut self, myself: &ActorRef<SupervisorMessage>, result: Result<Embedded, Failure>) {
-        match result {
-            Ok(_) => {
-                tracing::info!("the provider answers again; claiming goes on");
-                self.circuit.succeeded();
-                if !self.draining {
-                    self.children.claimer.address().cast(ClaimerMessage::Resume);
-                }
-            }
-            Err(failure) => {
-                self.circuit.probe_failed(failure);
-                self.arm_probe(myself);
-            }
-        }
-    }
-
-    fn arm_probe(&self, myself: &ActorRef<SupervisorMessage>) {
-        if let Some(open) = self.circuit.open() {
-            tracing::warn!(error = %open.failure, probe_secs = open.probe_after.as_secs_f64(), "the provider is not called");
-            myself.send_after(open.probe_after, || SupervisorMessage::Probe);
-        }
-    }
-
     fn publish(&self) {
         self.status.send_if_modified(|status| {
             let next = Status {
                 in_flight: self.running.len(),
                 unsettled: self.unsettled.len(),
                 circuit: self.circuit.open().cloned(),
+                drained: self.drained,
                 gave_up: status.gave_up.clone(),
             };
             let modified = *status != next;

@@ -32,6 +32,8 @@ pub(super) enum WriterMessage {
     Flush { token: Uuid, reply: RpcReplyPort<()> },
     /// A statement ended, after the time it took.
     Wrote { batch: Batch, result: Result<Duration, Failure> },
+    /// A statement's task panicked: its order would never be answered.
+    Panicked,
 }
 
 /// Rows of one order that one statement carries.
@@ -107,6 +109,8 @@ impl Actor for Writer {
             }
             WriterMessage::Flush { token, reply } => state.flushes.push((token, reply)),
             WriterMessage::Wrote { batch, result } => state.wrote(batch, result),
+            // The Recordings send what was not answered to the next Writer.
+            WriterMessage::Panicked => return Err("an insert panicked".into()),
         }
         state.send_statements(&myself);
         state.answer_flushes();
@@ -144,7 +148,21 @@ impl WriterState {
             }
             self.in_flight += 1;
             let (destination, rows) = (order.destination.clone(), order.rows.clone());
-            tokio::spawn(insert(self.arguments.clone(), destination, rows, batch, myself.clone()));
+            let inserting = tokio::spawn(insert(
+                self.arguments.clone(),
+                destination,
+                rows,
+                batch.range.clone(),
+            ));
+            let writer = myself.clone();
+            tokio::spawn(async move {
+                let message = match inserting.await {
+                    Ok(result) => WriterMessage::Wrote { batch, result },
+                    Err(_) => WriterMessage::Panicked,
+                };
+                // Fails only where the Writer is gone; who waits for it sends the rows again.
+                let _ = writer.cast(message);
+            });
         }
     }
 
@@ -192,20 +210,17 @@ impl WriterState {
     }
 }
 
-/// One statement, through every outage of the database, and word of its end.
+/// One statement, through every outage of the database; returns the time that it took.
 async fn insert(
     arguments: WriterArguments,
     destination: Arc<Destination>,
     rows: Arc<[ChunkRow]>,
-    batch: Batch,
-    writer: ActorRef<WriterMessage>,
-) {
+    range: Range<usize>,
+) -> Result<Duration, Failure> {
     let statement = || async {
         let sent = Instant::now();
-        arguments.store.insert_chunks(&destination, &rows[batch.range.clone()]).await?;
+        arguments.store.insert_chunks(&destination, &rows[range.clone()]).await?;
         Ok(sent.elapsed())
     };
-    let result = arguments.outages.wait_out(None, statement).await;
-    // Sending fails only where the Writer is gone; whoever waits for it sends the rows again.
-    let _ = writer.cast(WriterMessage::Wrote { batch, result });
+    arguments.outages.wait_out(None, statement).await
 }

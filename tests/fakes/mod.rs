@@ -1,3 +1,5 @@
 //! Stand-ins for what lies outside the process.
 
+pub mod embedder;
 pub mod openai;
+pub mod store;

@@ -110,6 +110,9 @@ impl SupervisorState {
                 let arguments = (arguments, self.held());
                 let (actor, _) = Actor::spawn_linked(None, Claimer, arguments, supervisor).await?;
                 self.children.claimer.publish(actor.clone());
+                if self.draining {
+                    actor.cast(ClaimerMessage::Drain)?;
+                }
                 actor.get_id()
             }
             Child::Scheduler => {

@@ -123,25 +123,6 @@ impl SupervisorState {
         self.store_settlement(myself, token);
     }
 
-    /// Tells the breaker. When recording after recording is rejected, the provider is to blame
-    /// although it answers probes.
-    fn blame(
-        &mut self,
-        myself: &ActorRef<SupervisorMessage>,
-        task: &Task,
-        failure: Failure,
-    ) -> Failure {
-        if !self.circuit.failed(&task.key, &failure) {
-            return failure;
-        }
-        self.children.claimer.address().cast(ClaimerMessage::Pause);
-        self.arm_probe(myself);
-        match failure {
-            Failure::ProviderRejectsItem { message } => Failure::ProviderUnavailable { message },
-            failure => failure,
-        }
-    }
-
     /// Stores a settlement in a task of its own, through outages of any length.
     pub(super) fn store_settlement(&self, myself: &ActorRef<SupervisorMessage>, token: Uuid) {
         let Some(unsettled) = self.unsettled.get(&token) else { return };
@@ -149,9 +130,12 @@ impl SupervisorState {
         let (lease, failure, settlement) = (task.lease, failure.clone(), settlement.clone());
         let (store, outages, myself) =
             (self.settings.store.clone(), self.outages.clone(), myself.clone());
+        let storing = tokio::spawn(async move {
+            outages.wait_out(None, || store.settle(&lease, &failure, &settlement)).await
+        });
         tokio::spawn(async move {
-            let stored =
-                outages.wait_out(None, || store.settle(&lease, &failure, &settlement)).await;
+            // A panic in there must not keep the slot for ever.
+            let stored = storing.await.unwrap_or(Err(Failure::Panicked));
             // Sending fails only where the tree is gone.
             match stored {
                 Ok(_) => drop(myself.cast(SupervisorMessage::Settled(token))),

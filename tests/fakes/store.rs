@@ -1,0 +1,154 @@
+//! A store whose calls go wrong as they are told, over a real one.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use chrono::{DateTime, Utc};
+use embedding_recovery::domain::failure::Failure;
+use embedding_recovery::domain::recording::RecordingKey;
+use embedding_recovery::domain::task::{Lease, Settlement, Task};
+use embedding_recovery::ports::{
+    ChunkRow, ChunkSet, ChunkSetRequest, ClaimOf, Claimed, Completion, Destination, Model, Source,
+    Store, TaskCounts, Work,
+};
+use embedding_recovery::postgres::PgStore;
+use tokio::sync::{mpsc, watch};
+use uuid::Uuid;
+
+use crate::harness::within_deadline;
+
+/// What happens to a call.
+#[derive(Debug, Clone)]
+pub enum Fault {
+    /// It fails and does nothing.
+    Fail(Failure),
+    /// It does its work, and fails all the same: the reply is lost.
+    LoseReply(Failure),
+    /// It does its work and replies after [`FaultyStore::release`].
+    HoldReply,
+    /// It neither does anything nor ends.
+    Hang,
+    /// It panics.
+    Panic,
+}
+
+/// The wrapper. Until told otherwise it only passes calls on.
+pub struct FaultyStore {
+    inner: PgStore,
+    plans: Mutex<HashMap<&'static str, (usize, Fault)>>,
+    struck: watch::Sender<HashMap<&'static str, usize>>,
+    releases: watch::Sender<u64>,
+}
+
+impl FaultyStore {
+    pub fn new(inner: PgStore) -> Arc<Self> {
+        let (plans, struck) = (Mutex::default(), watch::Sender::default());
+        Arc::new(Self { inner, plans, struck, releases: watch::Sender::default() })
+    }
+
+    /// The next `times` calls of `operation`, a method of [`Store`], go wrong.
+    pub fn fail(&self, operation: &'static str, times: usize, fault: Fault) {
+        assert!(OPERATIONS.contains(&operation), "the store has no {operation}");
+        self.plans.lock().unwrap().insert(operation, (times, fault));
+    }
+
+    /// Forgets what was to go wrong.
+    pub fn recover(&self) {
+        self.plans.lock().unwrap().clear();
+    }
+
+    /// Lets held replies go.
+    pub fn release(&self) {
+        self.releases.send_modify(|releases| *releases += 1);
+    }
+
+    /// How many calls of `operation` went wrong.
+    pub fn struck(&self, operation: &str) -> usize {
+        self.struck.borrow().get(operation).copied().unwrap_or_default()
+    }
+
+    /// Waits until `count` calls of `operation` went wrong.
+    pub async fn wait_until_struck(&self, operation: &str, count: usize) {
+        let mut struck = self.struck.subscribe();
+        let enough =
+            struck.wait_for(|struck| struck.get(operation).copied().unwrap_or_default() >= count);
+        within_deadline(operation, enough).await.unwrap();
+    }
+
+    fn next_fault(&self, operation: &str) -> Option<Fault> {
+        let mut plans = self.plans.lock().unwrap();
+        let (left, fault) = plans.get_mut(operation).filter(|(left, _)| *left > 0)?;
+        *left -= 1;
+        Some(fault.clone())
+    }
+
+    async fn call<T>(
+        &self,
+        operation: &'static str,
+        work: impl Future<Output = Result<T, Failure>>,
+    ) -> Result<T, Failure> {
+        let Some(fault) = self.next_fault(operation) else { return work.await };
+        let mut releases = self.releases.subscribe();
+        let strike =
+            || self.struck.send_modify(|struck| *struck.entry(operation).or_default() += 1);
+        match fault {
+            Fault::Fail(failure) => {
+                strike();
+                Err(failure)
+            }
+            Fault::LoseReply(failure) => {
+                work.await?;
+                strike();
+                Err(failure)
+            }
+            Fault::HoldReply => {
+                let result = work.await;
+                strike();
+                let _ = releases.changed().await;
+                result
+            }
+            Fault::Hang => {
+                strike();
+                std::future::pending().await
+            }
+            Fault::Panic => {
+                strike();
+                panic!("a panic that the test asked for");
+            }
+        }
+    }
+}
+
+macro_rules! pass_on {
+    ($($operation:ident($($argument:ident: $type:ty),*) -> $result:ty;)*) => {
+        const OPERATIONS: &[&str] = &[$(stringify!($operation)),*];
+
+        #[async_trait]
+        impl Store for FaultyStore {
+            $(async fn $operation(&self, $($argument: $type),*) -> Result<$result, Failure> {
+                self.call(stringify!($operation), self.inner.$operation($($argument),*)).await
+            })*
+        }
+    };
+}
+
+pass_on! {
+    claim(worker: Uuid, of: ClaimOf, lease: Duration) -> Claimed;
+    renew(tokens: &[Uuid], lease: Duration) -> Vec<Uuid>;
+    expired(rows_max: u32) -> Vec<Task>;
+    settle(lease: &Lease, failure: &Failure, settlement: &Settlement) -> bool;
+    note_trace(lease: &Lease, trace_id: &str) -> ();
+    load(key: &RecordingKey) -> Source;
+    open_chunk_set(lease: &Lease, key: &RecordingKey, request: &ChunkSetRequest) -> ChunkSet;
+    insert_chunks(destination: &Destination, rows: &[ChunkRow]) -> ();
+    complete(lease: &Lease, chunk_set_id: Uuid, work: Work) -> Completion;
+    delete_dead_chunks(rows_max: u32) -> u64;
+    reconcile(model: &Model, rows_max: u32) -> u64;
+    take_tick(schedule: &str, at: DateTime<Utc>) -> bool;
+    now() -> DateTime<Utc>;
+    task_counts() -> TaskCounts;
+    statement_timeout() -> Option<Duration>;
+    listen(ready: mpsc::Sender<()>) -> ();
+}
