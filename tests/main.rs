@@ -9,3 +9,4 @@ mod harness;
 mod openai_embedder;
 mod packing;
 mod pipeline;
+mod store;
