@@ -5,6 +5,9 @@ create table if not exists embedding_jobs (
     created_at timestamptz not null default now()
 );
 alter table embedding_jobs
+    add column if not exists created_at timestamptz not null default now(),
+    alter column id set default gen_random_uuid(),
+    alter column created_at set default now(),
     add column if not exists requested_by text,
     add column if not exists priority integer not null default 0;
 
@@ -46,21 +49,42 @@ alter table embedding_queue
     add column if not exists failure_class text,
     add column if not exists failure_fingerprint text,
     add column if not exists dead_letter_reason text,
-    add column if not exists dead_letter_permanent boolean not null default false,
-    -- What a claim orders by: a task gains one priority step for each hour that it waits. Written
-    -- as priority minus the hour of its creation it never changes, so that an index can hold it.
-    add column if not exists claim_rank bigint not null generated always as
-        (priority - floor(extract(epoch from created_at at time zone 'UTC') / 3600)::bigint) stored;
+    add column if not exists dead_letter_permanent boolean not null default false;
 
 -- An adopted queue: a task locked by the old system holds no lease, so it is simply ready again.
 update embedding_queue
 set status = 'pending', locked_at = null, worker_id = null
 where status = 'processing' and lease_token is null;
+-- One that has no attempt left is counted anew: a claim could not take it.
+update embedding_queue
+set attempts = greatest(attempts, 0), max_attempts = greatest(max_attempts, attempts, 1),
+    created_at = coalesce(created_at, now()), priority = coalesce(priority, 0);
+update embedding_queue set attempts = 0
+where attempts is null or (status in ('pending', 'failed') and attempts >= max_attempts);
 update embedding_queue set next_retry_at = now() where status = 'failed' and next_retry_at is null;
 update embedding_queue set completed_at = now() where status = 'completed' and completed_at is null;
 update embedding_queue
 set dead_letter_reason = coalesce(last_error, 'dead before this program took over')
 where status = 'dead_letter' and dead_letter_reason is null;
+
+-- An adopted queue: what an enqueue leaves to its default has one.
+alter table embedding_queue
+    alter column id set default gen_random_uuid(),
+    alter column status set default 'pending',
+    alter column status set not null,
+    alter column attempts set default 0,
+    alter column attempts set not null,
+    alter column max_attempts set default 4,
+    alter column max_attempts set not null,
+    alter column priority set default 0,
+    alter column priority set not null,
+    alter column created_at set default now(),
+    alter column created_at set not null;
+alter table embedding_queue
+    -- What a claim orders by: a task gains one priority step for each hour that it waits. Written
+    -- as priority minus the hour of its creation it never changes, so that an index can hold it.
+    add column if not exists claim_rank bigint not null generated always as
+        (priority - floor(extract(epoch from created_at at time zone 'UTC') / 3600)::bigint) stored;
 
 -- A task is in exactly one state, and each state has what it needs (mirrors domain::task).
 alter table embedding_queue
@@ -76,6 +100,8 @@ alter table embedding_queue
         check ((status = 'dead_letter') = (dead_letter_reason is not null)),
     add constraint embedding_queue_attempts_check
         check (attempts >= 0 and attempts <= max_attempts and releases >= 0
+           -- Or a claim, which takes one, would fail for all that it takes.
+           and (status in ('pending', 'failed')) <= (attempts < max_attempts)
            and crashes >= 0 and crashes_alone between 0 and crashes);
 
 -- One open task a recording: later requests join it, and the plain `skip locked` claim is right.

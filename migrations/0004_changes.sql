@@ -45,7 +45,9 @@ create function embedded_columns(source jsonb) returns jsonb language sql immuta
 $$;
 
 -- One function for both tables. An importer that holds back sets embedding_recovery.enqueue = off.
-create function recordings_changed() returns trigger language plpgsql as $$
+-- It has its owner's rights: who writes transcripts needs none on the queue.
+create function recordings_changed() returns trigger language plpgsql
+security definer set search_path from current as $$
 declare
     users text[];
     recordings bigint[];

@@ -12,4 +12,5 @@ mod packing;
 mod pipeline;
 mod program;
 mod readme;
+mod store;
 mod transactions;

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use sha2::{Digest, Sha256};
-use sqlx::{AssertSqlSafe, PgConnection, PgPool};
+use sqlx::{AssertSqlSafe, PgConnection, PgExecutor, PgPool};
 
 use crate::ports::Model;
 
@@ -35,15 +35,20 @@ pub enum ModelError {
 }
 
 /// The model that this database is made with, if anything was ever embedded.
-pub(super) async fn stored(pool: &PgPool) -> Result<Option<Model>, sqlx::Error> {
+pub(super) async fn stored(executor: impl PgExecutor<'_>) -> Result<Option<Model>, sqlx::Error> {
     sqlx::query!("select name, dimensions from embedding_models order by created_at limit 1")
         .map(|row| Model { name: row.name, dimensions: row.dimensions as u32 })
-        .fetch_optional(pool)
+        .fetch_optional(executor)
         .await
 }
 
-/// Refuses a changed model before anything is written; registers the first one.
+/// Refuses a changed model before anything is written; registers the first one. Processes take
+/// turns: two that begin with different models on an empty database would both find their own.
 pub(super) async fn register(pool: &PgPool, asked: &Model) -> Result<(), ModelError> {
+    let mut transaction = pool.begin().await?;
+    sqlx::raw_sql("lock table embedding_models in share row exclusive mode")
+        .execute(&mut *transaction)
+        .await?;
     sqlx::query!(
         "insert into embedding_models (name, dimensions)
          select $1, $2 where not exists (select from embedding_models)
@@ -51,9 +56,11 @@ pub(super) async fn register(pool: &PgPool, asked: &Model) -> Result<(), ModelEr
         asked.name,
         asked.dimensions as i32
     )
-    .execute(pool)
+    .execute(&mut *transaction)
     .await?;
-    match stored(pool).await? {
+    let stored = stored(&mut *transaction).await?;
+    transaction.commit().await?;
+    match stored {
         Some(stored) if stored != *asked => {
             Err(ModelError::Changed { stored, asked: asked.clone() })
         }

@@ -1,5 +1,6 @@
 //! All SQL, one file a table. [`PgStore`] is the adapter behind [`Store`].
 
+mod adoption;
 mod chunk_sets;
 mod embedding_jobs;
 mod embedding_models;

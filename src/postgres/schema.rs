@@ -1,8 +1,9 @@
-//! The schema: what state it is in, adoption of tables that exist already, and the migrations.
+//! The schema: what state it is in, and the migrations that bring it up to date.
 
 use sqlx::migrate::{MigrateError, Migrator};
 use sqlx::{Connection, PgConnection};
 
+use super::adoption::differences;
 use super::embedding_models::{ADVISORY_LOCK, LOCK_POLL};
 
 static MIGRATIONS: Migrator = sqlx::migrate!("./migrations");
@@ -44,51 +45,6 @@ pub enum SchemaError {
     #[error(transparent)]
     Database(#[from] sqlx::Error),
 }
-
-/// Columns that must have this type where their table exists already. Missing ones are added,
-/// except those marked as needed: their values cannot be invented.
-const EXPECTED: &[(&str, &str, &str, bool)] = &[
-    ("fathom_calls", "recording_id", "bigint", true),
-    ("fathom_calls", "user_id", "text", true),
-    ("fathom_calls", "title", "text", false),
-    ("fathom_calls", "created_at", "timestamp with time zone", false),
-    ("fathom_transcripts", "id", "bigint", true),
-    ("fathom_transcripts", "recording_id", "bigint", true),
-    ("fathom_transcripts", "user_id", "text", true),
-    ("fathom_transcripts", "speaker_name", "text", true),
-    ("fathom_transcripts", "speaker_email", "text", false),
-    ("fathom_transcripts", "text", "text", true),
-    ("fathom_transcripts", "timestamp", "text", true),
-    ("fathom_transcripts", "edited_text", "text", false),
-    ("fathom_transcripts", "edited_speaker_name", "text", false),
-    ("fathom_transcripts", "is_deleted", "boolean", false),
-    ("embedding_jobs", "id", "uuid", true),
-    ("embedding_queue", "id", "uuid", true),
-    ("embedding_queue", "user_id", "text", true),
-    ("embedding_queue", "job_id", "uuid", false),
-    ("embedding_queue", "recording_id", "bigint", true),
-    ("embedding_queue", "status", "text", true),
-    ("embedding_queue", "attempts", "integer", false),
-    ("embedding_queue", "max_attempts", "integer", false),
-    ("embedding_queue", "last_error", "text", false),
-    ("embedding_queue", "next_retry_at", "timestamp with time zone", false),
-    ("embedding_queue", "locked_at", "timestamp with time zone", false),
-    ("embedding_queue", "worker_id", "uuid", false),
-    ("embedding_queue", "completed_at", "timestamp with time zone", false),
-    ("embedding_queue", "created_at", "timestamp with time zone", false),
-    ("embedding_queue", "priority", "integer", false),
-    ("transcript_chunks", "user_id", "text", true),
-    ("transcript_chunks", "recording_id", "bigint", true),
-    ("transcript_chunks", "chunk_text", "text", true),
-    ("transcript_chunks", "chunk_index", "integer", true),
-    ("transcript_chunks", "speakers", "ARRAY", false),
-    ("transcript_chunks", "timestamp_start", "text", false),
-    ("transcript_chunks", "timestamp_end", "text", false),
-    ("transcript_chunks", "call_title", "text", false),
-    ("transcript_chunks", "call_date", "timestamp with time zone", false),
-    ("transcript_chunks", "embedding", "vector", true),
-    ("transcript_chunks", "embedding_model", "text", false),
-];
 
 /// Fails unless the schema is exactly what this program was built for.
 pub(super) async fn check(connection: &mut PgConnection) -> Result<(), SchemaError> {
@@ -173,84 +129,4 @@ async fn require_vector(connection: &mut PgConnection) -> Result<(), SchemaError
     .fetch_one(connection)
     .await?;
     if available { Ok(()) } else { Err(SchemaError::NoVector) }
-}
-
-/// Names each way in which tables that exist already do not fit.
-async fn differences(connection: &mut PgConnection) -> Result<Vec<String>, sqlx::Error> {
-    let found: Vec<(String, String, String)> = sqlx::query!(
-        r#"select table_name as "table!", column_name as "column!",
-                  case when data_type = 'USER-DEFINED' then udt_name else data_type end as "type!"
-           from information_schema.columns where table_schema = current_schema()"#
-    )
-    .map(|row| (row.table, row.column, row.r#type))
-    .fetch_all(&mut *connection)
-    .await?;
-    let mut differences = Vec::new();
-    for (table, column, expected, needed) in EXPECTED {
-        if !found.iter().any(|(of, ..)| of == table) {
-            continue;
-        }
-        match found.iter().find(|(of, name, _)| of == table && name == column) {
-            Some((_, _, actual)) if actual != expected => {
-                differences.push(format!("{table}.{column} is {actual}, not {expected}"));
-            }
-            None if *needed => {
-                differences.push(format!("{table} has no column {column} ({expected})"))
-            }
-            _ => {}
-        }
-    }
-    differences.extend(foreign_unique_indexes(connection).await?);
-    if differences.is_empty() {
-        differences.extend(duplicates(connection, &found).await?);
-    }
-    Ok(differences)
-}
-
-/// Unique indexes of an earlier system would make an edited recording's new chunks, or a second
-/// task after a completed one, collide with the old.
-async fn foreign_unique_indexes(connection: &mut PgConnection) -> Result<Vec<String>, sqlx::Error> {
-    sqlx::query!(
-        r#"select c.relname as "table!", i.indexrelid::regclass::text as "index!"
-           from pg_index i join pg_class c on c.oid = i.indrelid
-           where i.indisunique and not i.indisprimary and i.indpred is null
-             and c.relname in ('embedding_queue', 'transcript_chunks') and pg_table_is_visible(c.oid)"#
-    )
-    .map(|row| format!("{} has the unique index {}, which would refuse new rows: drop it", row.table, row.index))
-    .fetch_all(connection)
-    .await
-}
-
-/// Rows that the unique keys would refuse. Not checked queries: the tables may not exist.
-async fn duplicates(
-    connection: &mut PgConnection,
-    found: &[(String, String, String)],
-) -> Result<Vec<String>, sqlx::Error> {
-    let exists = |table: &str| found.iter().any(|(of, ..)| of == table);
-    let mut differences = Vec::new();
-    if exists("fathom_calls") {
-        let count: i64 = sqlx::query_scalar(
-            "select count(*) from (select from fathom_calls group by user_id, recording_id
-             having count(*) > 1 or bool_or(user_id is null or recording_id is null)) d",
-        )
-        .fetch_one(&mut *connection)
-        .await?;
-        if count > 0 {
-            differences.push(format!(
-                "fathom_calls has {count} recordings without a user or more than once for one user"
-            ));
-        }
-    }
-    if exists("embedding_queue") {
-        let count: i64 = sqlx::query_scalar(
-            "select count(*) from (select from embedding_queue where status <> 'completed'
-             group by user_id, recording_id having count(*) > 1) d",
-        )
-        .fetch_one(&mut *connection)
-        .await?;
-        if count > 0 {
-            differences.push(format!("embedding_queue has {count} recordings with more than one open task: keep one of each, delete the others"));
-        }
-    }
-    Ok(differences)
 }

@@ -77,6 +77,7 @@ async fn illegal_tasks(connection: &mut PgConnection) -> Result<Vec<Violation>, 
             or (status = 'completed' and completed_at is null)
             or (status = 'dead_letter') <> (dead_letter_reason is not null)
             or attempts > max_attempts
+            or (status in ('pending', 'failed') and attempts = max_attempts)
          limit $1",
         VIOLATIONS_MAX
     )
