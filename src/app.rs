@@ -7,21 +7,17 @@ use std::time::Duration;
 use anyhow::Context;
 use uuid::Uuid;
 
-use crate::actors::{Status, Tree, TreeSettings};
+use crate::actors::{DELETE_ROWS_MAX, RECONCILE_ROWS_MAX, Status, Tree, TreeSettings};
 use crate::config::{DatabaseArgs, EmbedderArgs, EmbedderChoice, WorkArgs};
 use crate::domain::failure::Failure;
 use crate::embedded::{EmbeddedOptions, EmbeddedPostgres, default_cache_dir, default_data_dir};
 use crate::embedders::local::{self, LocalEmbedder};
 use crate::embedders::openai::{OpenAiEmbedder, OpenAiSettings};
 use crate::ports::{Embedder, Model, Store, TaskCounts};
-use crate::postgres::PgStore;
+use crate::postgres::{ModelError, PgStore};
 
 /// Between two looks at whether everything is done.
 const IDLE_POLL: Duration = Duration::from_millis(500);
-/// Recordings that one statement of the first reconciliation enqueues.
-const RECONCILE_ROWS_MAX: u32 = 500;
-/// Dead chunks deleted by one statement at the end.
-const DELETE_ROWS_MAX: u32 = 200;
 
 /// The database, and the server behind it where it is the program's own.
 pub struct Database {
@@ -216,7 +212,7 @@ async fn start(
     let known_dimensions = stored.map(|model| model.dimensions);
     let Embedding { embedder, model } =
         Embedding::choose(embedder, database.is_own(), known_dimensions).await?;
-    if !store.use_model(&model).await? {
+    if !store.use_model(&model).await.map_err(with_way_out)? {
         tracing::warn!(
             dimensions = model.dimensions,
             "too many dimensions for an index: search will scan"
@@ -244,6 +240,16 @@ async fn start(
         "serving"
     );
     Ok(Tree::start(settings).await?)
+}
+
+/// Says how to go on with the model that is stored.
+fn with_way_out(error: ModelError) -> anyhow::Error {
+    let ModelError::Changed { stored, .. } = &error else { return error.into() };
+    let settings = match stored.name.as_str() {
+        local::STORED_MODEL => "EMBEDDING_MODEL=local".to_owned(),
+        name => format!("EMBEDDING_MODEL={name} and EMBEDDING_DIMENSIONS={}", stored.dimensions),
+    };
+    anyhow::anyhow!("{error}. Set {settings}, or use another database")
 }
 
 /// Requests that one recording has in flight: one is bought while another is stored. All

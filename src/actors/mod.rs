@@ -31,6 +31,8 @@ use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use uuid::Uuid;
 
+pub use recovery::DELETE_ROWS_MAX;
+pub use scheduler::RECONCILE_ROWS_MAX;
 pub use supervisor::{Status, SupervisorMessage};
 
 use crate::domain::retry::RetryPolicy;

@@ -17,7 +17,7 @@ use crate::ports::Store;
 /// Expired leases settled in one sweep; the next sweep takes the rest.
 const SWEEP_ROWS_MAX: u32 = 100;
 /// Chunks deleted by one statement: quick even where an index makes each slow.
-const DELETE_ROWS_MAX: u32 = 200;
+pub const DELETE_ROWS_MAX: u32 = 200;
 /// Sweeps in the length of a lease: how late a dead worker is noticed.
 const SWEEPS_PER_LEASE: u32 = 4;
 

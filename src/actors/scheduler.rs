@@ -16,7 +16,7 @@ use crate::domain::failure::Failure;
 use crate::ports::{Model, Store};
 
 /// Recordings that one reconciling statement enqueues.
-pub(crate) const RECONCILE_ROWS_MAX: u32 = 500;
+pub const RECONCILE_ROWS_MAX: u32 = 500;
 /// Such statements in one tick: the next tick goes on.
 const RECONCILE_PAGES_MAX: u32 = 20;
 /// After notifications broke off, until they are asked for again. Ticks poll meanwhile.

@@ -19,9 +19,9 @@ pub(super) const LOCK_POLL: Duration = Duration::from_millis(200);
 pub enum ModelError {
     /// The database holds vectors of another model.
     #[error(
-        "this database holds vectors of {} with {} dimensions, and you ask for {} with {}: mixed vectors cannot be searched. \
-         Set EMBEDDING_MODEL={} and EMBEDDING_DIMENSIONS={}, or use another database",
-        stored.name, stored.dimensions, asked.name, asked.dimensions, stored.name, stored.dimensions
+        "this database holds vectors of {} with {} dimensions, and you ask for {} with {}: \
+         mixed vectors cannot be searched",
+        stored.name, stored.dimensions, asked.name, asked.dimensions
     )]
     Changed {
         /// What is stored.

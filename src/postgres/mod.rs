@@ -56,6 +56,8 @@ impl PgStore {
     /// The server does not answer or refuses.
     pub async fn connect(url: &str, connections_max: u32) -> Result<Self, sqlx::Error> {
         let options: PgConnectOptions = url.parse()?;
+        // The pool would try again until its time-out and then not say why.
+        PgConnection::connect_with(&options).await?.close().await?;
         let pool = PgPoolOptions::new()
             .max_connections(connections_max)
             .acquire_timeout(ACQUIRE_TIMEOUT)

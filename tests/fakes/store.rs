@@ -137,6 +137,7 @@ macro_rules! pass_on {
 pass_on! {
     claim(worker: Uuid, of: ClaimOf, lease: Duration) -> Claimed;
     renew(tokens: &[Uuid], lease: Duration) -> Vec<Uuid>;
+    release_unknown(worker: Uuid, known: &[Uuid]) -> u64;
     expired(rows_max: u32) -> Vec<Task>;
     settle(lease: &Lease, failure: &Failure, settlement: &Settlement) -> bool;
     note_trace(lease: &Lease, trace_id: &str) -> ();
