@@ -3,8 +3,10 @@
 use embedding_recovery::domain::task::Settlement;
 use embedding_recovery::ports::{ImportChange, Store};
 use futures::future::join_all;
+use sqlx::Connection;
 
 use super::*;
+use crate::harness::within_deadline;
 
 const TEXTS: [&str; 3] = ["one", "two", "three"];
 
@@ -166,6 +168,34 @@ async fn imports_of_the_same_calls_at_once_give_one_set_of_segments() {
     assert_eq!(new, 20);
     assert_eq!(number(&database, "select count(*) from fathom_transcripts").await, 60);
     assert_eq!(number(&database, "select count(*) from embedding_queue").await, 20);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn imports_that_both_find_a_call_without_segments_add_them_once() {
+    let database = database().await;
+    database.import(&[call(1, &[])]).await;
+    // Both wait: one for the segments, the other for the first, which holds the call.
+    let mut holder = sqlx::PgConnection::connect(&database.url).await.unwrap();
+    let mut held = holder.begin().await.unwrap();
+    sqlx::raw_sql("lock table fathom_transcripts in access exclusive mode")
+        .execute(&mut *held)
+        .await
+        .unwrap();
+    let imports: Vec<_> = (0..2)
+        .map(|_| {
+            let store = database.store.clone();
+            tokio::spawn(async move { store.import(true).store(&call(1, &TEXTS)).await.unwrap() })
+        })
+        .collect();
+    wait_for_blocked(&database, 2).await;
+    held.rollback().await.unwrap();
+    let mut changes = Vec::new();
+    for change in within_deadline("both imports", join_all(imports)).await {
+        changes.push(change.unwrap());
+    }
+    let changed = changes.iter().filter(|change| **change == ImportChange::Changed).count();
+    assert_eq!(changed, 1, "{changes:?}");
+    assert_eq!(number(&database, "select count(*) from fathom_transcripts").await, 3);
 }
 
 #[tokio::test]
