@@ -183,3 +183,21 @@ async fn a_recording_that_hangs_is_ended_and_tried_again() {
     assert_eq!(attempts[1], ["retry stalled", "completed"]);
     scene.end(tree).await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_slow_database_is_no_stall_while_rows_are_stored() {
+    const CHUNKS: usize = 128;
+    let mut scene = Scene::with(8, CHUNKS).await;
+    // One row a statement, two statements at once: some ten seconds for one request's rows.
+    slow_inserts(&mut scene, "true", 0.15).await;
+    scene.database.import(&[call(1, CHUNKS)]).await;
+    let mut settings = scene.settings();
+    settings.insert_rows = 1;
+    settings.statement_timeout = Some(STATEMENT_TIMEOUT);
+    settings.stall = Duration::from_secs(4);
+    let tree = scene.database.serve(settings).await;
+    scene.database.wait_until_settled(&tree).await;
+    assert_eq!(scene.attempts(1).await, ["completed"]);
+    assert_eq!(scene.bought_once(), CHUNKS);
+    scene.end(tree).await;
+}
