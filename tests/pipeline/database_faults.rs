@@ -201,3 +201,27 @@ async fn a_slow_database_is_no_stall_while_rows_are_stored() {
     assert_eq!(scene.bought_once(), CHUNKS);
     scene.end(tree).await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn statements_that_never_end_hold_nothing_up_for_ever() {
+    let scene = Scene::new().await;
+    scene.database.import(&[call(1, 3), call(2, 3)]).await;
+    scene.embedder.panic_over("call2turn0 ", 3);
+    let steps = ["claim", "insert_chunks", "settle", "expired", "delete_dead_chunks", "now"];
+    for step in steps {
+        scene.store.fail(step, 1, Fault::Hang);
+    }
+    scene.store.fail("insert_chunks", 2, Fault::Hang);
+    let mut settings = scene.settings();
+    settings.lease = Duration::from_secs(3);
+    settings.stall = Duration::from_secs(4);
+    let tree = scene.database.serve(settings).await;
+    for step in steps {
+        scene.store.wait_until_struck(step, 1).await;
+    }
+    scene.database.wait_until_settled(&tree).await;
+    assert_eq!(scene.attempts(1).await, ["completed"]);
+    assert_eq!(scene.attempts(2).await, ["retry panicked", "completed"]);
+    assert_eq!(scene.bought_once(), 6);
+    scene.end(tree).await;
+}
