@@ -230,22 +230,22 @@ impl Attempt {
         plan: &Plan,
         vectors: Vec<(u32, Option<Vec<f32>>)>,
     ) -> Result<(), Failure> {
+        let waiting = self.progress.suspend();
         let permits = self.row_permits.clone().acquire_many_owned(vectors.len() as u32).await;
+        drop(waiting);
         // The semaphore is never closed.
         let permits = Arc::new(permits.map_err(|_| Failure::Shutdown)?);
         let rows: Arc<[ChunkRow]> =
             vectors.into_iter().map(|(index, vector)| plan.row(index, vector)).collect();
-        let stored = self
-            .writer
+        self.writer
             .ask(|reply| WriterMessage::Store {
                 destination: plan.destination.clone(),
                 rows: rows.clone(),
                 permits: permits.clone(),
+                progress: self.progress.clone(),
                 reply,
             })
-            .await;
-        self.progress.moved();
-        stored
+            .await
     }
 
     /// Buys nothing under a lease that may be another's by now: it could be paid for twice.

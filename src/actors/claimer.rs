@@ -10,7 +10,7 @@ use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use uuid::Uuid;
 
-use super::patience::Outages;
+use super::patience::{Outages, answered_within};
 use super::supervisor::SupervisorMessage;
 use crate::domain::failure::Failure;
 use crate::ports::{ClaimOf, Claimed, Store};
@@ -197,7 +197,9 @@ impl ClaimerState {
     async fn ask(&mut self, of: ClaimOf) -> Result<Claimed, Failure> {
         let arguments = &self.arguments;
         let asked = Instant::now();
-        let claimed = arguments.store.claim(arguments.worker_id, of, arguments.lease).await?;
+        let claim = arguments.store.claim(arguments.worker_id, of, arguments.lease);
+        // Whoever waits for a claim renews nothing meanwhile.
+        let claimed = answered_within(arguments.lease / RENEWALS_PER_LEASE, claim).await?;
         if self.held.tokens.is_empty() && !claimed.tasks.is_empty() {
             arguments.leased_until.send_replace(asked + arguments.lease);
         }
@@ -238,11 +240,7 @@ impl ClaimerState {
         let asked = Instant::now();
         let arguments = &self.arguments;
         let renewal = arguments.store.renew(&tokens, arguments.lease);
-        let timed = tokio::time::timeout(arguments.lease / RENEWALS_PER_LEASE, renewal);
-        let renewed = timed.await.unwrap_or_else(|_| {
-            Err(Failure::DatabaseUnavailable { message: "no answer to a renewal".into() })
-        });
-        match renewed {
+        match answered_within(arguments.lease / RENEWALS_PER_LEASE, renewal).await {
             Ok(kept) => {
                 arguments.leased_until.send_replace(asked + arguments.lease);
                 let lost: Vec<Uuid> =

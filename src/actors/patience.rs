@@ -14,30 +14,43 @@ const WAIT_MAX: Duration = Duration::from_secs(3);
 /// A statement that collides this often in a row collides with something that does not go away.
 const COLLISIONS_MAX: u32 = 20;
 
-/// When this process last saw the database fail.
+/// When this process last saw the database fail, and how long it waits for an answer.
 #[derive(Clone)]
-pub(super) struct Outages(watch::Sender<Option<Instant>>);
+pub(super) struct Outages {
+    seen: watch::Sender<Option<Instant>>,
+    answer_max: Duration,
+}
 
 impl Outages {
-    pub(super) fn new() -> Self {
-        Self(watch::Sender::new(None))
+    pub(super) fn new(answer_max: Duration) -> Self {
+        Self { seen: watch::Sender::new(None), answer_max }
     }
 
     /// Notes an outage where `failure` is one.
     pub(super) fn note(&self, failure: &Failure) {
         if matches!(failure, Failure::DatabaseUnavailable { .. }) {
             tracing::warn!(error = %failure, "waiting for the database");
-            self.0.send_replace(Some(Instant::now()));
+            self.seen.send_replace(Some(Instant::now()));
         }
     }
 
     /// True where an outage was seen within `time`.
     pub(super) fn seen_within(&self, time: Duration) -> bool {
-        self.0.borrow().is_some_and(|seen| seen.elapsed() < time)
+        self.seen.borrow().is_some_and(|seen| seen.elapsed() < time)
+    }
+
+    /// Waits for an answer as long as this process waits for any: a connection that is dead without
+    /// saying so must not hold an actor, or a slot, for ever.
+    pub(super) async fn answered<T>(
+        &self,
+        operation: impl Future<Output = Result<T, Failure>>,
+    ) -> Result<T, Failure> {
+        answered_within(self.answer_max, operation).await
     }
 
     /// Repeats `operation` until the database answers: for ever while it is unavailable, a bounded
-    /// number of times where transactions collide. `operation` must be idempotent.
+    /// number of times where transactions collide. `operation` must be idempotent. With `progress`
+    /// the Supervisor ends whoever gets no answer; else a time-out does.
     pub(super) async fn wait_out<T, F: Future<Output = Result<T, Failure>>>(
         &self,
         progress: Option<&Progress>,
@@ -46,7 +59,11 @@ impl Outages {
         let mut wait = WAIT_FIRST;
         let mut collisions = 0;
         loop {
-            let failure = match operation().await {
+            let answer = match progress {
+                Some(_) => operation().await,
+                None => self.answered(operation()).await,
+            };
+            let failure = match answer {
                 Err(failure @ Failure::DatabaseUnavailable { .. }) => failure,
                 Err(Failure::Collision) if collisions < COLLISIONS_MAX => {
                     collisions += 1;
@@ -62,4 +79,14 @@ impl Outages {
             wait = (wait * 2).min(WAIT_MAX);
         }
     }
+}
+
+/// No answer within `time` is an outage.
+pub(super) async fn answered_within<T>(
+    time: Duration,
+    operation: impl Future<Output = Result<T, Failure>>,
+) -> Result<T, Failure> {
+    tokio::time::timeout(time, operation).await.unwrap_or_else(|_| {
+        Err(Failure::DatabaseUnavailable { message: format!("no answer within {time:?}") })
+    })
 }

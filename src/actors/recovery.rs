@@ -72,8 +72,10 @@ impl Actor for Recovery {
         state: &mut Self::State,
     ) -> Result<(), ActorProcessingErr> {
         match message {
-            RecoveryMessage::Sweep => note(state.sweep().await, &state.outages),
-            RecoveryMessage::Clean => match state.store.delete_dead_chunks(DELETE_ROWS_MAX).await {
+            RecoveryMessage::Sweep => {
+                note(state.outages.answered(state.sweep()).await, &state.outages);
+            }
+            RecoveryMessage::Clean => match state.clean().await {
                 Ok(deleted) if deleted == u64::from(DELETE_ROWS_MAX) => {
                     myself.cast(RecoveryMessage::Clean)?;
                 }
@@ -85,6 +87,10 @@ impl Actor for Recovery {
 }
 
 impl RecoveryArguments {
+    async fn clean(&self) -> Result<u64, Failure> {
+        self.outages.answered(self.store.delete_dead_chunks(DELETE_ROWS_MAX)).await
+    }
+
     async fn sweep(&self) -> Result<(), Failure> {
         // Whoever lost the database with us gets the length of a lease to renew.
         if self.outages.seen_within(self.lease) {

@@ -100,7 +100,7 @@ impl Actor for Scheduler {
 impl SchedulerState {
     /// Ticks are computed from the database's time, so that replicas agree on them.
     async fn arm(&self, myself: &ActorRef<SchedulerMessage>) {
-        let next = match self.arguments.store.now().await {
+        let next = match self.arguments.outages.answered(self.arguments.store.now()).await {
             Ok(now) => {
                 self.arguments.schedule.find_next_occurrence(&now, false).ok().map(|at| (now, at))
             }
@@ -136,11 +136,12 @@ impl SchedulerState {
     }
 
     async fn reconcile(&self, at: chrono::DateTime<chrono::Utc>) -> Result<u64, Failure> {
-        let store = &self.arguments.store;
+        let SchedulerArguments { store, outages, .. } = &self.arguments;
         let mut enqueued = 0;
-        if store.take_tick(SCHEDULE, at).await? {
+        if outages.answered(store.take_tick(SCHEDULE, at)).await? {
             for _ in 0..RECONCILE_PAGES_MAX {
-                let page = store.reconcile(&self.arguments.model, RECONCILE_ROWS_MAX).await?;
+                let reconciling = store.reconcile(&self.arguments.model, RECONCILE_ROWS_MAX);
+                let page = outages.answered(reconciling).await?;
                 enqueued += page;
                 if page < u64::from(RECONCILE_ROWS_MAX) {
                     break;

@@ -120,13 +120,15 @@ impl Actor for Supervisor {
         _myself: ActorRef<Self::Msg>,
         Arguments { settings, status }: Arguments,
     ) -> Result<Self::State, ActorProcessingErr> {
+        // Given up before the Recordings that wait for it count as stalled.
+        let outages = Outages::new(settings.stall / 2);
         Ok(SupervisorState {
             settings,
             status,
             children: Children::new(),
             row_permits: Arc::new(Semaphore::new(ROWS_IN_FLIGHT_MAX)),
             leased_until: watch::Sender::new(Instant::now()),
-            outages: Outages::new(),
+            outages,
             running: HashMap::new(),
             unsettled: HashMap::new(),
             circuit: Circuit::default(),

@@ -12,6 +12,7 @@ use tokio::sync::OwnedSemaphorePermit;
 use uuid::Uuid;
 
 use super::patience::Outages;
+use super::progress::Progress;
 use crate::domain::batch_size::BatchSize;
 use crate::domain::failure::Failure;
 use crate::ports::{ChunkRow, Destination, Store};
@@ -26,6 +27,7 @@ pub(super) enum WriterMessage {
         destination: Arc<Destination>,
         rows: Arc<[ChunkRow]>,
         permits: Arc<OwnedSemaphorePermit>,
+        progress: Arc<Progress>,
         reply: RpcReplyPort<Result<(), Failure>>,
     },
     /// Replies when nothing is held for this lease any more.
@@ -70,6 +72,8 @@ struct Order {
     rows: Arc<[ChunkRow]>,
     /// Held until the rows are stored.
     _permits: Arc<OwnedSemaphorePermit>,
+    /// Of the Recording that waits: a slow database is no stall.
+    progress: Arc<Progress>,
     reply: RpcReplyPort<Result<(), Failure>>,
     /// Ranges of rows that no statement carries yet.
     todo: Vec<Range<usize>>,
@@ -104,8 +108,11 @@ impl Actor for Writer {
         state: &mut Self::State,
     ) -> Result<(), ActorProcessingErr> {
         match message {
-            WriterMessage::Store { destination, rows, permits, reply } => {
-                state.accept(destination, rows, permits, reply);
+            WriterMessage::Store { destination, rows, permits, progress, reply } => {
+                let todo = std::iter::once(0..rows.len()).collect();
+                let _permits = permits;
+                let stored = 0;
+                state.accept(Order { destination, rows, _permits, progress, reply, todo, stored });
             }
             WriterMessage::Flush { token, reply } => state.flushes.push((token, reply)),
             WriterMessage::Wrote { batch, result } => state.wrote(batch, result),
@@ -119,16 +126,8 @@ impl Actor for Writer {
 }
 
 impl WriterState {
-    fn accept(
-        &mut self,
-        destination: Arc<Destination>,
-        rows: Arc<[ChunkRow]>,
-        permits: Arc<OwnedSemaphorePermit>,
-        reply: RpcReplyPort<Result<(), Failure>>,
-    ) {
+    fn accept(&mut self, order: Order) {
         self.last_order += 1;
-        let todo = std::iter::once(0..rows.len()).collect();
-        let order = Order { destination, rows, _permits: permits, reply, todo, stored: 0 };
         self.orders.insert(self.last_order, order);
         self.turns.push_back(self.last_order);
     }
@@ -177,7 +176,10 @@ impl WriterState {
         // An order that failed already is gone, with whatever it still had in flight.
         let Some(order) = self.orders.get_mut(&batch.order) else { return };
         match result {
-            Ok(_) => order.stored += rows,
+            Ok(_) => {
+                order.stored += rows;
+                order.progress.moved();
+            }
             Err(Failure::StatementTimeout) if rows > 1 => {
                 tracing::debug!(rows, next = self.batch_size.rows(), "insert timed out; halved");
                 order.todo.push(batch.range);

@@ -67,19 +67,25 @@ pub(super) async fn add(
 ) -> Result<u64, Failure> {
     let users: Vec<&str> = keys.iter().map(|key| key.user_id.as_str()).collect();
     let recordings: Vec<i64> = keys.iter().map(|key| key.recording_id).collect();
-    let added = sqlx::query!(
-        "insert into job_tasks (job_id, task_id)
-         select $1, task_id from enqueue_recordings($2, $3, $4, $5) as task_id
-         on conflict do nothing",
-        job_id,
+    let tasks = sqlx::query_scalar!(
+        r#"select task_id as "task_id!" from enqueue_recordings($1, $2, $3, $4) as task_id"#,
         &users as &[&str],
         &recordings,
         priority,
         revive
     )
-    .execute(connection)
+    .fetch_all(&mut *connection)
     .await?;
-    Ok(added.rows_affected())
+    // `job_id` names the last job that asked, for readers that know one job a task.
+    sqlx::query!(
+        "with named as (update embedding_queue set job_id = $1 where id = any($2))
+         insert into job_tasks (job_id, task_id) select $1, unnest($2::uuid[]) on conflict do nothing",
+        job_id,
+        &tasks
+    )
+    .execute(&mut *connection)
+    .await?;
+    Ok(tasks.len() as u64)
 }
 
 /// Enqueues a selection, page by page.

@@ -214,20 +214,22 @@ async fn what_a_claimer_claimed_just_before_it_crashed_is_renewed_by_the_next() 
     scene.database.import(&[call(1, 3)]).await;
     scene.fake.hold();
     scene.store.fail("claim", 2, Fault::HoldReply);
-    scene.store.fail("renew", 1, Fault::Panic);
     let mut settings = scene.settings();
-    settings.lease = Duration::from_secs(3);
+    settings.lease = Duration::from_secs(6);
+    settings.schedule = "* * * * * *".parse().unwrap();
     let tree = scene.database.serve(settings).await;
     // The first claim looks for suspects and finds none.
     scene.store.wait_until_struck("claim", 1).await;
     scene.store.release();
     scene.store.wait_until_struck("claim", 2).await;
-    // A renewal, due after a second, waits behind the claim.
-    let due = "select clock_timestamp() > locked_at + interval '1500 ms' from embedding_queue";
-    scene.database.wait_until(due).await;
+    // A tick has the Claimer poll before it is taken: the next claim waits behind this one.
+    let refusal = Failure::DatabaseRefuses { message: "the test says so".into() };
+    scene.store.fail("take_tick", 1, Fault::Fail(refusal));
+    scene.store.wait_until_struck("take_tick", 1).await;
+    scene.store.fail("claim", 1, Fault::Panic);
     scene.store.release();
-    scene.store.wait_until_struck("renew", 1).await;
-    let swept = "select clock_timestamp() > locked_at + interval '7 s' or status <> 'processing'
+    scene.store.wait_until_struck("claim", 3).await;
+    let swept = "select clock_timestamp() > locked_at + interval '9 s' or status <> 'processing'
         from embedding_queue";
     scene.database.wait_until(swept).await;
     scene.fake.release();

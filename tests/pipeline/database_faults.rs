@@ -153,6 +153,22 @@ async fn lost_replies_change_nothing() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn tasks_of_a_claim_whose_answer_was_lost_are_claimed_anew_and_blamed_for_nothing() {
+    let scene = Scene::new().await;
+    scene.database.import(&[call(1, 3)]).await;
+    let tree = scene.serve().await;
+    scene.database.wait_until_settled(&tree).await;
+    scene.store.fail("claim", 1, Fault::LoseReply(unavailable()));
+    scene.database.import(&[call(2, 3)]).await;
+    scene.database.wait_until_settled(&tree).await;
+    assert_eq!(scene.store.struck("claim"), 1);
+    assert_eq!(scene.attempts(2).await, ["released", "completed"]);
+    let task = scene.task(2).await;
+    assert_eq!((task.summary(), task.crashes), (("completed", 1, 0), 0));
+    scene.end(tree).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_settlement_that_the_database_refuses_is_kept_and_sent_again() {
     let scene = Scene::new().await;
     scene.database.import(&[call(1, 3)]).await;
@@ -181,5 +197,47 @@ async fn a_recording_that_hangs_is_ended_and_tried_again() {
     attempts.sort_by_key(Vec::len);
     assert_eq!(attempts[0], ["completed"], "the neighbour is left alone");
     assert_eq!(attempts[1], ["retry stalled", "completed"]);
+    scene.end(tree).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_slow_database_is_no_stall_while_rows_are_stored() {
+    const CHUNKS: usize = 128;
+    let mut scene = Scene::with(8, CHUNKS).await;
+    // One row a statement, two statements at once: some ten seconds for one request's rows.
+    slow_inserts(&mut scene, "true", 0.15).await;
+    scene.database.import(&[call(1, CHUNKS)]).await;
+    let mut settings = scene.settings();
+    settings.insert_rows = 1;
+    settings.statement_timeout = Some(STATEMENT_TIMEOUT);
+    settings.stall = Duration::from_secs(4);
+    let tree = scene.database.serve(settings).await;
+    scene.database.wait_until_settled(&tree).await;
+    assert_eq!(scene.attempts(1).await, ["completed"]);
+    assert_eq!(scene.bought_once(), CHUNKS);
+    scene.end(tree).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn statements_that_never_end_hold_nothing_up_for_ever() {
+    let scene = Scene::new().await;
+    scene.database.import(&[call(1, 3), call(2, 3)]).await;
+    scene.embedder.panic_over("call2turn0 ", 3);
+    let steps = ["claim", "insert_chunks", "settle", "expired", "delete_dead_chunks", "now"];
+    for step in steps {
+        scene.store.fail(step, 1, Fault::Hang);
+    }
+    scene.store.fail("insert_chunks", 2, Fault::Hang);
+    let mut settings = scene.settings();
+    settings.lease = Duration::from_secs(3);
+    settings.stall = Duration::from_secs(4);
+    let tree = scene.database.serve(settings).await;
+    for step in steps {
+        scene.store.wait_until_struck(step, 1).await;
+    }
+    scene.database.wait_until_settled(&tree).await;
+    assert_eq!(scene.attempts(1).await, ["completed"]);
+    assert_eq!(scene.attempts(2).await, ["retry panicked", "completed"]);
+    assert_eq!(scene.bought_once(), 6);
     scene.end(tree).await;
 }

@@ -256,3 +256,18 @@ async fn a_provider_that_never_answers_for_one_recording_only_is_that_recordings
     assert_eq!(scene.attempts(2).await, ["completed"]);
     scene.end(tree).await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_request_larger_than_the_rate_limit_is_split() {
+    let scene = Scene::new().await;
+    scene.database.import(&[call(1, 4)]).await;
+    let message = "Request too large for test-model: Limit 30000, Requested 31538.";
+    let too_large = Reply::error(429, "rate_limit_exceeded", message);
+    scene.fake.on(|inputs| inputs.len() > 2, too_large);
+    let tree = scene.serve().await;
+    scene.database.wait_until_settled(&tree).await;
+    assert_eq!(scene.attempts(1).await, ["completed"]);
+    assert_eq!(scene.fake.requests().len(), 3, "the whole, and its halves");
+    assert_eq!(scene.bought_once(), 4);
+    scene.end(tree).await;
+}

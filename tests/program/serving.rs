@@ -5,7 +5,6 @@ use std::path::Path;
 use serde_json::Value;
 use tokio::process::Command;
 
-use super::{calls_file, meeting};
 use crate::fakes::openai::{FakeOpenAi, Reply};
 use crate::harness::calls::call;
 use crate::harness::program::{end_of, program, run, signal};

@@ -139,3 +139,13 @@ async fn a_jobs_progress_counts_its_tasks_by_their_end() {
         format!("select tasks from embedding_job_progress where job_id = '{}'", empty.job_id);
     assert_eq!(number(&database, &counts).await, 0);
 }
+
+#[tokio::test]
+async fn a_task_names_the_last_job_that_asked_for_it() {
+    let database = database().await;
+    plain_calls(&database, "alice", 1).await;
+    enqueue(&database, Selection::All, None).await;
+    let last = enqueue(&database, Selection::Recordings(vec![key(1)]), None).await;
+    let named = text(&database, "select job_id::text from embedding_queue").await;
+    assert_eq!(named, last.job_id.to_string());
+}
