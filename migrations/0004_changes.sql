@@ -17,15 +17,18 @@ $$;
 
 -- Opens or joins the tasks of the given recordings, and returns them. `revive` gives dead ones a new
 -- life: what failed may be right now. Rows are ordered, so that two of these cannot deadlock.
-create function enqueue_recordings(users text[], recordings bigint[], with_priority integer, revive boolean)
+-- `for_job`, where given, becomes the job that the tasks name as their last.
+create function enqueue_recordings(
+    users text[], recordings bigint[], with_priority integer, revive boolean, for_job uuid)
 returns setof uuid language sql as $$
-    insert into embedding_queue as q (user_id, recording_id, priority)
-    select distinct r.user_id, r.recording_id, with_priority
+    insert into embedding_queue as q (user_id, recording_id, priority, job_id)
+    select distinct r.user_id, r.recording_id, with_priority, for_job
     from unnest(users, recordings) as r (user_id, recording_id)
     where exists (select from fathom_calls c where c.user_id = r.user_id and c.recording_id = r.recording_id)
     order by 1, 2
     on conflict (user_id, recording_id) where status <> 'completed' do update set
         priority = greatest(q.priority, excluded.priority),
+        job_id = case when revive or q.status <> 'dead_letter' then coalesce(for_job, q.job_id) else q.job_id end,
         dirty = q.dirty or q.status = 'processing',
         status = case when revive and q.status = 'dead_letter' then 'pending' else q.status end,
         attempts = case when revive and q.status = 'dead_letter' then 0 else q.attempts end,
@@ -73,7 +76,7 @@ begin
                     except select user_id, recording_id, embedded_columns(to_jsonb(o)) from old_rows o) come) r;
     end if;
     if users is not null then
-        perform enqueue_recordings(users, recordings, 0, true);
+        perform enqueue_recordings(users, recordings, 0, true, null);
     end if;
     return null;
 end $$;

@@ -16,7 +16,7 @@ pub(super) async fn open(
     key: &RecordingKey,
     request: &ChunkSetRequest,
 ) -> Result<ChunkSet, Failure> {
-    let mut transaction = pool.begin().await?;
+    let mut transaction = super::begin_patient(pool).await?;
     sqlx::query_scalar!(
         "select 1 from embedding_queue where id = $1 and lease_token = $2 and status = 'processing' for key share",
         lease.task_id,
@@ -101,7 +101,7 @@ pub(super) async fn complete(
     chunk_set_id: Uuid,
     work: Work,
 ) -> Result<Completion, Failure> {
-    let mut transaction = pool.begin().await?;
+    let mut transaction = super::begin_patient(pool).await?;
     sqlx::query_scalar!(
         "select 1 from embedding_queue where id = $1 and lease_token = $2 and status = 'processing' for update",
         lease.task_id,

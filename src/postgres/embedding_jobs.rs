@@ -67,25 +67,19 @@ pub(super) async fn add(
 ) -> Result<u64, Failure> {
     let users: Vec<&str> = keys.iter().map(|key| key.user_id.as_str()).collect();
     let recordings: Vec<i64> = keys.iter().map(|key| key.recording_id).collect();
-    let tasks = sqlx::query_scalar!(
-        r#"select task_id as "task_id!" from enqueue_recordings($1, $2, $3, $4) as task_id"#,
+    let added = sqlx::query!(
+        "insert into job_tasks (job_id, task_id)
+         select $1, task_id from enqueue_recordings($2, $3, $4, $5, $1) as task_id
+         on conflict do nothing",
+        job_id,
         &users as &[&str],
         &recordings,
         priority,
         revive
     )
-    .fetch_all(&mut *connection)
+    .execute(connection)
     .await?;
-    // `job_id` names the last job that asked, for readers that know one job a task.
-    sqlx::query!(
-        "with named as (update embedding_queue set job_id = $1 where id = any($2))
-         insert into job_tasks (job_id, task_id) select $1, unnest($2::uuid[]) on conflict do nothing",
-        job_id,
-        &tasks
-    )
-    .execute(&mut *connection)
-    .await?;
-    Ok(tasks.len() as u64)
+    Ok(added.rows_affected())
 }
 
 /// Enqueues a selection, page by page.
@@ -189,7 +183,7 @@ async fn enqueue_missing(
            )
            select count(enqueued) as "enqueued!"
            from (select array_agg(user_id) as users, array_agg(recording_id) as recordings from missing) m,
-                lateral enqueue_recordings(m.users, m.recordings, 0, false) as enqueued"#,
+                lateral enqueue_recordings(m.users, m.recordings, 0, false, null) as enqueued"#,
         model.name,
         i64::from(rows_max)
     )
@@ -224,7 +218,7 @@ async fn enqueue_changed(
            )
            select count(enqueued) as "enqueued!"
            from (select array_agg(user_id) as users, array_agg(recording_id) as recordings from changed) m,
-                lateral enqueue_recordings(m.users, m.recordings, 0, false) as enqueued"#,
+                lateral enqueue_recordings(m.users, m.recordings, 0, false, null) as enqueued"#,
         model.name,
         i64::from(rows_max)
     )

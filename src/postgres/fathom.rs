@@ -17,6 +17,7 @@ pub const TRANSCRIPT_BYTES_MAX: u64 = 32 * 1024 * 1024;
 pub(super) async fn load(pool: &PgPool, key: &RecordingKey) -> Result<Source, Failure> {
     let mut snapshot =
         pool.begin_with("begin transaction isolation level repeatable read read only").await?;
+    super::be_patient(&mut snapshot).await?;
     let call = sqlx::query!(
         r#"select c.title, c.created_at, s.segments as "segments!", s.bytes as "bytes!"
            from fathom_calls c, lateral (

@@ -145,17 +145,24 @@ impl PgStore {
     }
 }
 
-/// Time that a statement of maintenance may take, in the server's notation, whatever the role's
-/// `statement_timeout` is.
+/// Time that any statement but an insert of chunks may take, in the server's notation, whatever the
+/// role's `statement_timeout` is. Inserts adapt to that one; for the others it would only be a way
+/// to fail on a busy day.
 const PATIENT_TIMEOUT: &str = "2min";
 
 /// Begins a transaction whose statements may take [`PATIENT_TIMEOUT`].
 async fn begin_patient(pool: &PgPool) -> Result<sqlx::Transaction<'static, Postgres>, Failure> {
     let mut transaction = pool.begin().await?;
-    sqlx::query!("select set_config('statement_timeout', $1, true)", PATIENT_TIMEOUT)
-        .fetch_one(&mut *transaction)
-        .await?;
+    be_patient(&mut transaction).await?;
     Ok(transaction)
+}
+
+/// Lets the statements of the transaction at hand take [`PATIENT_TIMEOUT`].
+async fn be_patient(connection: &mut PgConnection) -> Result<(), Failure> {
+    sqlx::query!("select set_config('statement_timeout', $1, true)", PATIENT_TIMEOUT)
+        .fetch_one(connection)
+        .await?;
+    Ok(())
 }
 
 #[async_trait]

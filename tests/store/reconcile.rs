@@ -93,7 +93,7 @@ async fn recordings_with_an_open_task_or_a_dead_letter_are_left_alone() {
     // Of each kind one is waiting, one is worked on and one is dead.
     database
         .execute(
-            "select enqueue_recordings(array_agg(user_id), array_agg(recording_id), 0, false) from fathom_calls",
+            "select enqueue_recordings(array_agg(user_id), array_agg(recording_id), 0, false, null) from fathom_calls",
         )
         .await;
     let tasks = claim(&database, ClaimOf::Healthy(10)).await;
