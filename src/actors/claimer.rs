@@ -31,6 +31,8 @@ pub(super) enum ClaimerMessage {
     /// Recordings run under these leases, alone or not. News only to a Claimer that took over from
     /// the one that claimed them.
     Started { tokens: Vec<Uuid>, alone: bool },
+    /// The Claimer before may have died over a claim. Comes behind every `Started` of its tasks.
+    Doubt,
     /// A task's ending is stored: its slot is free.
     Freed(Uuid),
     /// Claim nothing until [`ClaimerMessage::Resume`]. Leases are still renewed.
@@ -89,8 +91,7 @@ impl Actor for Claimer {
             arguments,
             held,
             suspect_waits: true,
-            // Its predecessor may have died over one.
-            claim_in_doubt: true,
+            claim_in_doubt: false,
             next_poll: None,
         })
     }
@@ -118,6 +119,10 @@ impl Actor for Claimer {
             ClaimerMessage::Started { tokens, alone } => {
                 state.held.tokens.extend(tokens);
                 state.held.alone |= alone;
+            }
+            ClaimerMessage::Doubt => {
+                state.claim_in_doubt = true;
+                state.poll(&myself).await;
             }
             ClaimerMessage::Freed(token) => {
                 state.held.tokens.remove(&token);

@@ -36,6 +36,8 @@ const PROGRESS_PERIOD: Duration = Duration::from_secs(5);
 pub enum SupervisorMessage {
     /// Work on these tasks.
     Start(Vec<Task>),
+    /// A Claimer took over from one that died. Comes behind every `Start` of that one.
+    ClaimerTookOver,
     /// Another worker holds these leases now.
     LeasesLost(Vec<Uuid>),
     /// A settlement, by its lease's token, was stored or proved needless.
@@ -155,6 +157,9 @@ impl Actor for Supervisor {
     ) -> Result<(), ActorProcessingErr> {
         match message {
             SupervisorMessage::Start(tasks) => state.start(&myself, tasks).await?,
+            SupervisorMessage::ClaimerTookOver => {
+                state.children.claimer.address().cast(ClaimerMessage::Doubt);
+            }
             SupervisorMessage::LeasesLost(tokens) => {
                 state.end_where(Failure::LeaseLost, |run| tokens.contains(&run.token()));
             }

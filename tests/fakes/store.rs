@@ -32,6 +32,8 @@ pub enum Fault {
     Hang,
     /// It panics.
     Panic,
+    /// It does its work, and panics all the same.
+    PanicAfter,
 }
 
 /// The wrapper. Until told otherwise it only passes calls on.
@@ -112,6 +114,11 @@ impl FaultyStore {
             Fault::Hang => {
                 strike();
                 std::future::pending().await
+            }
+            Fault::PanicAfter => {
+                work.await?;
+                strike();
+                panic!("a panic that the test asked for");
             }
             Fault::Panic => {
                 strike();

@@ -154,18 +154,20 @@ async fn lost_replies_change_nothing() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn tasks_of_a_claim_whose_answer_was_lost_are_claimed_anew_and_blamed_for_nothing() {
-    let scene = Scene::new().await;
-    scene.database.import(&[call(1, 3)]).await;
-    let tree = scene.serve().await;
-    scene.database.wait_until_settled(&tree).await;
-    scene.store.fail("claim", 1, Fault::LoseReply(unavailable()));
-    scene.database.import(&[call(2, 3)]).await;
-    scene.database.wait_until_settled(&tree).await;
-    assert_eq!(scene.store.struck("claim"), 1);
-    assert_eq!(scene.attempts(2).await, ["released", "completed"]);
-    let task = scene.task(2).await;
-    assert_eq!((task.summary(), task.crashes), (("completed", 1, 0), 0));
-    scene.end(tree).await;
+    for fault in [Fault::LoseReply(unavailable()), Fault::PanicAfter] {
+        let scene = Scene::new().await;
+        scene.database.import(&[call(1, 3)]).await;
+        let tree = scene.serve().await;
+        scene.database.wait_until_settled(&tree).await;
+        scene.store.fail("claim", 1, fault);
+        scene.database.import(&[call(2, 3)]).await;
+        scene.database.wait_until_settled(&tree).await;
+        assert_eq!(scene.store.struck("claim"), 1);
+        assert_eq!(scene.attempts(2).await, ["released", "completed"]);
+        let task = scene.task(2).await;
+        assert_eq!((task.summary(), task.crashes), (("completed", 1, 0), 0));
+        scene.end(tree).await;
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

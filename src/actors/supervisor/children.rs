@@ -166,6 +166,10 @@ impl SupervisorState {
         }
         let crashed = matches!(ending, Ending::Crashed);
         tracing::error!(?child, crashed, "a permanent actor ended; it is restarted");
-        self.start_child(myself, child).await
+        self.start_child(myself, child).await?;
+        if child == Child::Claimer {
+            myself.cast(SupervisorMessage::ClaimerTookOver)?;
+        }
+        Ok(())
     }
 }
