@@ -33,7 +33,8 @@ use uuid::Uuid;
 
 pub use recovery::DELETE_ROWS_MAX;
 pub use scheduler::RECONCILE_ROWS_MAX;
-pub use supervisor::{Status, SupervisorMessage};
+pub use supervisor::Status;
+use supervisor::SupervisorMessage;
 
 use crate::domain::retry::RetryPolicy;
 use crate::ports::{Embedder, Model, Store};
@@ -89,11 +90,6 @@ impl Tree {
     /// What the tree is doing, as it changes.
     pub fn status(&self) -> watch::Receiver<Status> {
         self.status.clone()
-    }
-
-    /// The root, for messages to it.
-    pub fn supervisor(&self) -> &ActorRef<SupervisorMessage> {
-        &self.supervisor
     }
 
     /// Stops in order: claiming at once; recordings may finish within `grace`, then they are

@@ -1,5 +1,5 @@
-//! Whether the provider may be called: closed, open until a time, or letting one probe through.
-//! Times are durations since the process began, given by the caller.
+//! Whether the provider may be called: closed, or open with one probe at a time let through. It
+//! says how long to wait; the caller keeps the clock.
 
 use std::collections::HashSet;
 use std::time::Duration;
