@@ -48,7 +48,7 @@ const HOMES: &[(&str, &[&str])] = &[
     ("text_splitter", &["src/domain/"]),
     ("clap", &["src/cli/", "src/config.rs", "src/telemetry/"]),
     ("indicatif", &["src/cli/"]),
-    ("anyhow", &["src/main.rs", "src/cli/", "src/app.rs"]),
+    ("anyhow", &["src/main.rs", "src/cli/", "src/app.rs", "src/app/"]),
 ];
 
 /// The crates of the domain: none does IO, reads a clock or throws dice by itself.
