@@ -57,10 +57,10 @@ impl DatabaseArgs {
     }
 }
 
-/// Who embeds.
+/// Which provider embeds, and how it is reached.
 #[derive(Debug, Clone, Args)]
 #[command(next_help_heading = "Embeddings")]
-pub struct EmbedderArgs {
+pub struct ProviderArgs {
     /// Key of the API
     #[arg(long, env = "OPENAI_API_KEY", hide_env_values = true, value_name = "KEY")]
     openai_api_key: Option<SecretString>,
@@ -73,14 +73,6 @@ pub struct EmbedderArgs {
     #[arg(long, env = "OPENAI_BASE_URL", value_name = "URL")]
     openai_base_url: Option<Url>,
 
-    /// Model [default: text-embedding-3-small]; `local` is the built-in one, which needs no key
-    #[arg(long, env = "EMBEDDING_MODEL", value_name = "NAME")]
-    embedding_model: Option<String>,
-
-    /// Length of the vectors; asked of the API where given, learnt from it where not
-    #[arg(long, env = "EMBEDDING_DIMENSIONS", value_name = "N", value_parser = clap::value_parser!(u32).range(1..=16_000))]
-    embedding_dimensions: Option<u32>,
-
     /// API requests in flight at once
     #[arg(
         long,
@@ -90,6 +82,23 @@ pub struct EmbedderArgs {
         value_parser = clap::value_parser!(u16).range(1..=256)
     )]
     pub requests_in_flight: u16,
+}
+
+/// Who embeds: a provider and its model.
+#[derive(Debug, Clone, Args)]
+#[command(next_help_heading = "Embeddings")]
+pub struct EmbedderArgs {
+    /// The provider.
+    #[command(flatten)]
+    pub provider: ProviderArgs,
+
+    /// Model [default: text-embedding-3-small]; `local` is the built-in one, which needs no key
+    #[arg(long, env = "EMBEDDING_MODEL", value_name = "NAME")]
+    embedding_model: Option<String>,
+
+    /// Length of the vectors; asked of the API where given, learnt from it where not
+    #[arg(long, env = "EMBEDDING_DIMENSIONS", value_name = "N", value_parser = clap::value_parser!(u32).range(1..=16_000))]
+    embedding_dimensions: Option<u32>,
 }
 
 /// The embedder that the settings choose.
@@ -120,9 +129,10 @@ impl EmbedderArgs {
     /// # Errors
     /// A missing key, a key file that cannot be read, or dimensions asked of the local model.
     pub fn choose(&self, own_database: bool) -> Result<EmbedderChoice, ConfigError> {
-        let api_key = self.api_key()?;
+        let api_key = self.provider.api_key()?;
         let model = self.embedding_model.as_deref().filter(|name| !name.is_empty());
-        let nothing_given = api_key.is_none() && self.openai_base_url.is_none() && model.is_none();
+        let nothing_given =
+            api_key.is_none() && self.provider.openai_base_url.is_none() && model.is_none();
         if model == Some(LOCAL_MODEL) || (own_database && nothing_given) {
             if self.embedding_dimensions.is_some() {
                 return Err(ConfigError(
@@ -131,14 +141,14 @@ impl EmbedderArgs {
             }
             return Ok(EmbedderChoice::Local { fallback: model.is_none() });
         }
-        if api_key.is_none() && self.openai_base_url.is_none() {
+        if api_key.is_none() && self.provider.openai_base_url.is_none() {
             return Err(ConfigError(
                 "no API key: set OPENAI_API_KEY (or OPENAI_API_KEY_FILE), or OPENAI_BASE_URL for a server \
                  that needs none, or EMBEDDING_MODEL=local for the built-in model"
                     .into(),
             ));
         }
-        let base_url = match &self.openai_base_url {
+        let base_url = match &self.provider.openai_base_url {
             Some(url) => url.clone(),
             None => OPENAI_BASE_URL
                 .parse()
@@ -151,7 +161,9 @@ impl EmbedderArgs {
             dimensions: self.embedding_dimensions,
         })
     }
+}
 
+impl ProviderArgs {
     fn api_key(&self) -> Result<Option<SecretString>, ConfigError> {
         use secrecy::ExposeSecret;
         if let Some(key) =

@@ -45,7 +45,7 @@ impl Embedding {
             }
             EmbedderChoice::OpenAi { base_url, api_key, model, dimensions } => {
                 let settings = OpenAiSettings {
-                    requests_in_flight: args.requests_in_flight.into(),
+                    requests_in_flight: args.provider.requests_in_flight.into(),
                     dimensions,
                     ..OpenAiSettings::new(base_url.clone(), api_key, model.clone())
                 };
