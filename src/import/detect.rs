@@ -90,27 +90,20 @@ fn is_srt(text: &[u8]) -> bool {
 /// One object a line, or something larger? A first line that is cut off loses nothing of the
 /// others, so that its missing end alone does not make it an object over several lines.
 fn of_object(text: &[u8]) -> Format {
-    let mut scan = Scan::default();
-    let mut at = 0;
-    loop {
-        let (read, event) = scan.feed(&text[at..]);
-        at += read;
-        match event {
-            Some(Event::Items) => return Format::Json,
-            Some(Event::End) => {
-                let rest_of_line =
-                    text[at..].split(|byte| *byte == b'\n').next().unwrap_or_default();
-                let another = rest_of_line.trim_ascii_start().starts_with(b"{");
-                return if another { Format::Json } else { Format::JsonLines };
-            }
-            Some(Event::Newline) => {
-                let next = text[at..].trim_ascii_start();
-                let line = next.split(|byte| *byte == b'\n').next().unwrap_or_default();
-                return if is_meeting_line(line) { Format::JsonLines } else { Format::Json };
-            }
-            None => return Format::JsonLines,
+    let (read, event) = Scan::default().feed(text);
+    let rest = &text[read..];
+    match event {
+        Some(Event::Items) => Format::Json,
+        Some(Event::End) if first_line(rest).trim_ascii_start().starts_with(b"{") => Format::Json,
+        Some(Event::Newline) if !is_meeting_line(first_line(rest.trim_ascii_start())) => {
+            Format::Json
         }
+        Some(Event::End | Event::Newline) | None => Format::JsonLines,
     }
+}
+
+fn first_line(text: &[u8]) -> &[u8] {
+    text.split(|byte| *byte == b'\n').next().unwrap_or_default()
 }
 
 fn is_meeting_line(line: &[u8]) -> bool {

@@ -98,13 +98,15 @@ impl Scan {
         let end = bytes.iter().position(|byte| matches!(byte, b'"' | b'\\'));
         let part = &bytes[..end.unwrap_or(bytes.len())];
         let room = (ITEMS.len() + 1).saturating_sub(self.name.len());
-        // An escape counts as a backslash: a name with one is no name that is looked for.
-        let kept = &bytes[..bytes.len().min(part.len() + usize::from(end.is_some()))];
-        let kept = kept.strip_suffix(b"\"").unwrap_or(kept);
-        self.name.extend_from_slice(&kept[..kept.len().min(room)]);
+        self.name.extend_from_slice(&part[..part.len().min(room)]);
         match end {
             None => return bytes.len(),
-            Some(end) if bytes[end] == b'\\' => self.escaped = true,
+            Some(end) if bytes[end] == b'\\' => {
+                self.escaped = true;
+                // No name that is looked for is written with an escape.
+                self.name.clear();
+                self.name.push(b'\\');
+            }
             Some(_) => {
                 self.in_string = false;
                 if self.depth == 1 && self.name == ITEMS {
