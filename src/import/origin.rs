@@ -96,7 +96,7 @@ mod tests {
 
     #[test]
     fn a_number_is_the_id_itself_and_any_other_name_always_gives_the_same() {
-        let id = |name: &str| Origin::from(name).recording_id().unwrap();
+        let id = |name: &str| Origin::from(name).recording_id().unwrap_or(-1);
         assert_eq!(id("21792013.vtt"), 21_792_013);
         assert_eq!(id("21792013.srt.gz"), 21_792_013);
         // The hash of the name, worked out elsewhere: it must not change between versions.
@@ -111,7 +111,7 @@ mod tests {
 
     #[test]
     fn the_title_is_the_name_without_its_endings() {
-        let title = |name: &str| Origin::from(name).title().unwrap();
+        let title = |name: &str| Origin::from(name).title().unwrap_or_default();
         assert_eq!(title("Kick-off 1.2 é.vtt.gz"), "Kick-off 1.2 é");
         assert_eq!(title("notes.v2"), "notes.v2");
         assert_eq!(title("é"), "é");

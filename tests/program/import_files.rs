@@ -199,9 +199,9 @@ async fn a_dry_run_says_what_would_change_and_writes_nothing() {
 }
 
 /// How much is read in the test of memory: a release build is some ten times as fast.
-const BIG_BYTES: usize = if cfg!(debug_assertions) { 96 << 20 } else { 512 << 20 };
+const BIG_BYTES: usize = if cfg!(debug_assertions) { 64 << 20 } else { 512 << 20 };
 /// Resident memory that reading a file of any size may take.
-const MEMORY_KIB_MAX: u64 = 64 * 1024;
+const MEMORY_KIB_MAX: u64 = 48 * 1024;
 
 #[tokio::test(flavor = "multi_thread")]
 async fn memory_stays_flat_however_large_a_file_or_a_page_is() {
