@@ -42,8 +42,10 @@ pub(super) fn detect(head: &[u8]) -> Result<Format, String> {
     if is_srt(text) {
         return Ok(Format::Srt);
     }
-    // A first line that is damaged loses nothing of the others.
-    if text.split(|byte| *byte == b'\n').any(is_meeting_line) {
+    // A first line that is damaged loses nothing of the others. A later one tells nothing: the
+    // README of this program shows a meeting.
+    let mut lines = text.split(|byte| *byte == b'\n').filter(|line| !line.trim_ascii().is_empty());
+    if lines.nth(1).is_some_and(is_meeting_line) {
         return Ok(Format::JsonLines);
     }
     Err(format!(

@@ -26,6 +26,8 @@ fn a_file_of_no_known_format_is_told_what_was_tried_and_why_each_failed() {
     for html in [page, &page[16..]] {
         assert!(refusal(html).starts_with("it is none of the known formats but an HTML page"));
     }
+    let prose = format!("# Calls\n\nA call looks like this:\n{}\n", meeting(1));
+    assert!(refusal(prose).starts_with("it is none of the known formats:"));
     assert_eq!(refusal(""), "it is empty");
     assert_eq!(refusal(" \r\n\n"), "it is empty");
     assert_eq!(refusal(gzip("")), "it is empty");
