@@ -229,3 +229,54 @@ impl Captured {
         if self.too_long { Value::TooLong } else { Value::Whole(self.bytes) }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What is read with a bound of 12 bytes, wherever the buffer breaks.
+    fn read(document: &str) -> Vec<String> {
+        let all = |capacity| {
+            let reader = io::BufReader::with_capacity(capacity, document.as_bytes());
+            let mut values = Values::new(reader, 12);
+            let mut read = Vec::new();
+            while let Some(value) = values.next() {
+                let place = values.place();
+                match value {
+                    Value::Whole(value) => {
+                        read.push(format!("{place}: {}", String::from_utf8_lossy(&value)))
+                    }
+                    Value::TooLong => read.push(format!("{place}: too long")),
+                    Value::Broken(reason) => return [read, vec![reason]].concat(),
+                }
+            }
+            read
+        };
+        let read = all(1);
+        for capacity in 2..40 {
+            assert_eq!(all(capacity), read, "capacity {capacity}");
+        }
+        read
+    }
+
+    #[test]
+    fn a_value_above_the_bound_is_left_out_and_the_next_is_read() {
+        let page = r#"{"next":"a page may be as long as it likes","items":[{"a":"123456"},{"b":"\"]}"}, {"c":1} ]} {"d":2}"#;
+        let items = ["item 1: too long", "item 2: {\"b\":\"\\\"]}\"}", "item 3: {\"c\":1}"];
+        assert_eq!(read(page)[..3], items);
+        assert_eq!(read(page)[3..], ["item 4: {\"d\":2}"]);
+        assert_eq!(
+            read(r#"{"a":"1234567890"}[{"b":1},2]"#),
+            ["item 1: too long", "item 1: {\"b\":1}", "item 2: 2"]
+        );
+    }
+
+    #[test]
+    fn only_the_outermost_key_items_with_a_list_makes_a_page() {
+        for meeting in [r#"{"items":1}"#, r#"{"a":"items"}"#, r#"["items"]"#] {
+            assert_eq!(read(meeting).len(), 1, "{meeting}");
+        }
+        assert_eq!(read(r#"{"x":{"items":[1,2]}}"#), ["item 1: too long"]);
+        assert_eq!(read("{\"items\" :\n [ 1]}"), ["item 1: 1"]);
+    }
+}
