@@ -22,6 +22,13 @@ const LOCAL_MODEL: &str = "local";
 #[error("{0}")]
 pub struct ConfigError(String);
 
+impl ConfigError {
+    /// An error with this sentence, which names the setting and the way out.
+    pub fn new(sentence: impl Into<String>) -> Self {
+        Self(sentence.into())
+    }
+}
+
 /// Where the data is.
 #[derive(Debug, Clone, Args)]
 #[command(next_help_heading = "Database")]
