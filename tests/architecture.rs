@@ -46,7 +46,7 @@ const HOMES: &[(&str, &[&str])] = &[
     ("flate2", &["src/import/"]),
     ("zip", &["src/embedded/"]),
     ("text_splitter", &["src/domain/"]),
-    ("clap", &["src/cli/", "src/config.rs", "src/telemetry/"]),
+    ("clap", &["src/cli/", "src/config.rs", "src/config/", "src/telemetry/"]),
     ("indicatif", &["src/cli/"]),
     ("anyhow", &["src/main.rs", "src/cli/", "src/app.rs", "src/app/"]),
 ];
