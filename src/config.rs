@@ -22,15 +22,16 @@ pub struct ConfigError(String);
 #[derive(Debug, Clone, Args)]
 #[command(next_help_heading = "Database")]
 pub struct DatabaseArgs {
-    /// Postgres 15 or newer with pgvector; without it, the program runs its own
+    /// Postgres 15 or newer with pgvector [default: the program's own]
     #[arg(long, env = "DATABASE_URL", hide_env_values = true, value_name = "URL", global = true)]
     database_url: Option<String>,
 
-    /// Where the program's own Postgres keeps its data
+    /// Where the program's own Postgres keeps its data [default: root:
+    /// `/var/lib/embedding-recovery`; others: `~/.local/share/embedding-recovery`]
     #[arg(long, env = "EMBEDDING_RECOVERY_DATA_DIR", value_name = "DIR", global = true)]
     pub data_dir: Option<PathBuf>,
 
-    /// Programs of the Postgres to run, instead of one that is searched for
+    /// Programs of the Postgres to run as its own [default: searched for]
     #[arg(long, env = "EMBEDDING_RECOVERY_POSTGRES_BIN_DIR", value_name = "DIR", global = true)]
     pub postgres_bin_dir: Option<PathBuf>,
 

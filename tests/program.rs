@@ -1,6 +1,7 @@
 //! The program as its user runs it.
 
 mod commands;
+mod config;
 mod imports;
 mod killed;
 mod serving;
