@@ -2,6 +2,7 @@
 
 mod completions;
 mod config;
+mod doctor;
 mod enqueue;
 mod import;
 mod man;
@@ -65,6 +66,8 @@ enum Command {
     Serve(Box<serve::Args>),
     /// Check what is stored against what must hold
     Verify(verify::Args),
+    /// Look at everything that the service needs, and say what to do
+    Doctor(Box<doctor::Args>),
     /// Tell the settings: where each value comes from, or the reference of all
     Config(Box<config::Args>),
     /// Print what completes commands and flags in a shell
@@ -116,6 +119,7 @@ fn run(cli: Cli, parsed: &Parsed) -> anyhow::Result<ExitCode> {
             Command::Enqueue(args) => enqueue::run(&cli.database, &args).await,
             Command::Serve(args) => serve::run(&cli.database, &args).await,
             Command::Verify(args) => verify::run(&cli.database, &args).await,
+            Command::Doctor(args) => doctor::run(&cli.database, &args, parsed).await,
             Command::Config(args) => config::run(&cli.database, &args, parsed),
             Command::Completions(args) => completions::run(&args),
             Command::Man(args) => man::run(&args),

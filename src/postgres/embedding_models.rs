@@ -5,6 +5,7 @@ use std::time::Duration;
 use sha2::{Digest, Sha256};
 use sqlx::{AssertSqlSafe, PgConnection, PgExecutor, PgPool};
 
+use crate::domain::checkup::IndexState;
 use crate::ports::Model;
 
 /// pgvector's `halfvec` index takes at most this many dimensions (its README).
@@ -68,6 +69,41 @@ pub(super) async fn register(pool: &PgPool, asked: &Model) -> Result<(), ModelEr
     }
 }
 
+fn index_name(model: &str) -> String {
+    let digest = Sha256::digest(model.as_bytes());
+    let suffix: String = digest.iter().take(6).map(|byte| format!("{byte:02x}")).collect();
+    format!("transcript_chunks_hnsw_{suffix}")
+}
+
+/// Whether the model's index is valid; `None` where there is none.
+async fn index_validity(
+    connection: &mut PgConnection,
+    model: &str,
+) -> Result<Option<bool>, sqlx::Error> {
+    sqlx::query_scalar!(
+        r#"select i.indisvalid from pg_index i join pg_class c on c.oid = i.indexrelid
+           where c.relname = $1 and pg_table_is_visible(c.oid)"#,
+        index_name(model)
+    )
+    .fetch_optional(connection)
+    .await
+}
+
+/// The state of the model's index.
+pub(super) async fn index_state(
+    connection: &mut PgConnection,
+    model: &Model,
+) -> Result<IndexState, sqlx::Error> {
+    if model.dimensions > INDEXED_DIMENSIONS_MAX {
+        return Ok(IndexState::Impossible);
+    }
+    Ok(match index_validity(connection, &model.name).await? {
+        Some(true) => IndexState::Valid,
+        Some(false) => IndexState::Invalid,
+        None => IndexState::Missing,
+    })
+}
+
 /// Builds the model's partial HNSW index where it is missing or was left invalid by a build that
 /// was interrupted. False where the model has more dimensions than an index takes.
 pub(super) async fn ensure_index(
@@ -77,16 +113,8 @@ pub(super) async fn ensure_index(
     if model.dimensions > INDEXED_DIMENSIONS_MAX {
         return Ok(false);
     }
-    let digest = Sha256::digest(model.name.as_bytes());
-    let suffix: String = digest.iter().take(6).map(|byte| format!("{byte:02x}")).collect();
-    let name = format!("transcript_chunks_hnsw_{suffix}");
-    let valid = sqlx::query_scalar!(
-        r#"select i.indisvalid from pg_index i join pg_class c on c.oid = i.indexrelid
-           where c.relname = $1 and pg_table_is_visible(c.oid)"#,
-        name
-    )
-    .fetch_optional(&mut *connection)
-    .await?;
+    let name = index_name(&model.name);
+    let valid = index_validity(connection, &model.name).await?;
     if valid == Some(true) {
         return Ok(true);
     }

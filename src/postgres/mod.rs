@@ -1,6 +1,7 @@
 //! All SQL, one file a table. [`PgStore`] is the adapter behind [`Store`].
 
 mod adoption;
+mod checkup;
 mod chunk_sets;
 mod embedding_jobs;
 mod embedding_models;
@@ -22,6 +23,7 @@ use sqlx::{Connection, PgConnection, PgPool, Postgres};
 use tokio::sync::mpsc;
 use uuid::Uuid;
 
+pub use checkup::{Checkup, CheckupError, DatabaseFacts};
 pub use embedding_jobs::{JobRequest, JobSummary, Selection};
 pub use embedding_models::ModelError;
 pub use fathom::TRANSCRIPT_BYTES_MAX;
@@ -64,6 +66,14 @@ impl PgStore {
             .connect_with(options.application_name("embedding-recovery"))
             .await?;
         Ok(Self { pool, url: url.to_owned() })
+    }
+
+    /// Looks at the database as it is.
+    ///
+    /// # Errors
+    /// See [`Checkup::connect`] and [`Checkup::look`].
+    pub async fn check_up(&self) -> Result<DatabaseFacts, CheckupError> {
+        Checkup::connect(&self.url).await?.look().await
     }
 
     /// Closes the connections, so that a server that this program owns can stop.

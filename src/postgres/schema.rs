@@ -108,7 +108,20 @@ async fn migrate_locked(connection: &mut PgConnection) -> Result<usize, SchemaEr
     Ok(applied(connection).await?.len() - before.len())
 }
 
-async fn applied(connection: &mut PgConnection) -> Result<Vec<i64>, sqlx::Error> {
+/// What the migrations create: the word after `create KIND`, with the line that it stands in.
+pub(super) fn created(kind: &str) -> Vec<(&'static str, &'static str)> {
+    let begins = [format!("create {kind} if not exists "), format!("create {kind} ")];
+    let lines = MIGRATIONS.migrations.iter().flat_map(|migration| migration.sql.as_str().lines());
+    let found = lines.filter_map(|line| {
+        let rest =
+            begins.iter().find_map(|begin| line.trim_start().strip_prefix(begin.as_str()))?;
+        let name = rest.split(|c: char| !(c.is_ascii_alphanumeric() || c == '_')).next()?;
+        Some((name, line))
+    });
+    found.collect()
+}
+
+pub(super) async fn applied(connection: &mut PgConnection) -> Result<Vec<i64>, sqlx::Error> {
     let exists =
         sqlx::query_scalar!(r#"select to_regclass('_sqlx_migrations') is not null as "exists!""#)
             .fetch_one(&mut *connection)
