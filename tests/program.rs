@@ -2,8 +2,10 @@
 
 mod commands;
 mod config;
+mod doctor;
 mod imports;
 mod killed;
+mod proxies;
 mod serving;
 mod traces;
 

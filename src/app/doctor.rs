@@ -17,6 +17,9 @@ use crate::embedders::openai::{Learnt, OpenAiEmbedder};
 use crate::ports::{Embedder, Model};
 use crate::postgres::{Checkup, CheckupError, DatabaseFacts};
 
+/// Where a setting is explained.
+const REFERENCE: &str = "`embedding-recovery config --markdown` has every setting";
+
 /// Looks at the database, the embedding API, and whether the two fit.
 pub async fn examine(database: &DatabaseArgs, embedder: &EmbedderArgs) -> Vec<Finding> {
     let mut findings = Vec::new();
@@ -138,7 +141,7 @@ async fn embedding(
             return Some(Model { name: local::STORED_MODEL.into(), dimensions });
         }
         Err(error) => {
-            findings.push(Finding::failure(CHECK, error.to_string(), "set what is named there"));
+            findings.push(Finding::failure(CHECK, error.to_string(), REFERENCE));
             return None;
         }
     };
@@ -147,7 +150,7 @@ async fn embedding(
     let embedder = match OpenAiEmbedder::new(openai_settings(args, provider, &model, dimensions)) {
         Ok(embedder) => embedder,
         Err(error) => {
-            findings.push(Finding::failure(CHECK, error.to_string(), "mend what is named there"));
+            findings.push(Finding::failure(CHECK, error.to_string(), REFERENCE));
             return None;
         }
     };

@@ -82,7 +82,8 @@ fn settings(parsed: &Parsed) -> Vec<Finding> {
             Source::Default | Source::Unset => defaults += 1,
         }
     }
-    findings.push(Finding::ok(CHECK, format!("{defaults} more have their defaults")));
+    findings
+        .push(Finding::ok(CHECK, format!("{defaults} others are not set or have their defaults")));
     findings
 }
 
