@@ -156,7 +156,7 @@ async fn embedding(
     };
     let begun = Instant::now();
     let embedded = embedder.probe().await.map(|embedded| {
-        let Learnt { base64, requests_limit, tokens_limit, .. } = embedder.learnt();
+        let Learnt { base64, requests_limit, tokens_limit } = embedder.learnt();
         EmbeddingFacts {
             host: host.clone(),
             model: ModelFacts {

@@ -125,7 +125,7 @@ impl OpenAiEmbedder {
                 }
             })?;
         self.dimensions.check(&answer).map_err(bad)?;
-        self.lessons.answer(&answer, asked.dialect);
+        self.lessons.answer(&answer);
         let tokens = answer.tokens.unwrap_or(asked.tokens);
         Ok(Embedded { vectors: answer.vectors, tokens })
     }

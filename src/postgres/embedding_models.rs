@@ -5,6 +5,7 @@ use std::time::Duration;
 use sha2::{Digest, Sha256};
 use sqlx::{AssertSqlSafe, PgConnection, PgExecutor, PgPool};
 
+use super::error::forbidden;
 use crate::domain::checkup::IndexState;
 use crate::ports::Model;
 
@@ -30,9 +31,24 @@ pub enum ModelError {
         /// What was asked for.
         asked: Model,
     },
+    /// The role lacks a right: the first start with a model builds its index.
+    #[error("{message}: `embedding-recovery doctor` says what to grant")]
+    Forbidden {
+        /// Postgres's own words.
+        message: String,
+    },
     /// The database failed.
     #[error(transparent)]
-    Database(#[from] sqlx::Error),
+    Database(sqlx::Error),
+}
+
+impl From<sqlx::Error> for ModelError {
+    fn from(error: sqlx::Error) -> Self {
+        match forbidden(&error) {
+            Some(message) => Self::Forbidden { message },
+            None => Self::Database(error),
+        }
+    }
 }
 
 /// The model that this database is made with, if anything was ever embedded.

@@ -87,7 +87,7 @@ impl PgStore {
     /// [`SchemaError::Outdated`], [`SchemaError::Newer`], or the database's.
     pub async fn check_schema(&self) -> Result<(), SchemaError> {
         let mut connection = self.pool.acquire().await?;
-        schema::check(&mut connection).await
+        schema::check(&mut connection).await.map_err(SchemaError::explained)
     }
 
     /// Brings the schema up to date over a connection of its own; returns the number of
@@ -96,7 +96,7 @@ impl PgStore {
     /// # Errors
     /// See [`SchemaError`]; nothing was changed where it fails before the first migration.
     pub async fn migrate(&self) -> Result<usize, SchemaError> {
-        schema::migrate(&self.url).await
+        schema::migrate(&self.url).await.map_err(SchemaError::explained)
     }
 
     /// The model that everything stored here is made with, once there is something.

@@ -5,6 +5,7 @@ use sqlx::{Connection, PgConnection};
 
 use super::adoption::differences;
 use super::embedding_models::{ADVISORY_LOCK, LOCK_POLL};
+use super::error::forbidden;
 
 static MIGRATIONS: Migrator = sqlx::migrate!("./migrations");
 
@@ -38,12 +39,32 @@ pub enum SchemaError {
         "the server has no pgvector extension: install it on the server (package postgresql-NN-pgvector, or your provider's switch), then run this again"
     )]
     NoVector,
+    /// The role lacks a right.
+    #[error("{message}: `embedding-recovery doctor` says what to grant")]
+    Forbidden {
+        /// Postgres's own words.
+        message: String,
+    },
     /// A migration failed and was rolled back.
     #[error("migration failed: {0}")]
     Migrate(#[from] MigrateError),
     /// The database failed.
     #[error(transparent)]
     Database(#[from] sqlx::Error),
+}
+
+impl SchemaError {
+    /// Tells a missing right from other errors, with the way out.
+    pub(super) fn explained(self) -> Self {
+        let message = match &self {
+            Self::Database(error) => forbidden(error),
+            other => forbidden(other),
+        };
+        match message {
+            Some(message) => Self::Forbidden { message },
+            None => self,
+        }
+    }
 }
 
 /// Fails unless the schema is exactly what this program was built for.

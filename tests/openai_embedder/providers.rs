@@ -98,11 +98,7 @@ async fn an_answer_tells_its_encoding_and_the_limits() {
     ];
     fake.script([Reply::Status { code: 200, body: answer.into(), headers }]);
     embedder.probe().await.expect("a probe");
-    let floats = Learnt {
-        base64: false,
-        dimensions_asked: false,
-        requests_limit: Some(3_000),
-        tokens_limit: Some(1_000_000),
-    };
+    let floats =
+        Learnt { base64: false, requests_limit: Some(3_000), tokens_limit: Some(1_000_000) };
     assert_eq!(embedder.learnt(), floats);
 }

@@ -220,14 +220,24 @@ fn index(facts: &SchemaFacts) -> Finding {
         Some(IndexState::Missing) => ("missing: search looks at every chunk", true),
         None => ("nothing is embedded yet", false),
     };
-    if !facts.owns_chunks {
-        let role = quoted(&facts.role);
+    // To create an index takes both.
+    let (role, schema) = (quoted(&facts.role), quoted(&facts.schema));
+    let lacking: Vec<String> = [
+        (!facts.owns_chunks, format!("alter table transcript_chunks owner to {role}")),
+        (!facts.may_create, format!("grant create on schema {schema} to {role}")),
+    ]
+    .into_iter()
+    .filter_map(|(lacks, statement)| lacks.then_some(statement))
+    .collect();
+    if !lacking.is_empty() {
         return Finding::failure(
             CHECK,
-            format!("{told}; {} may not build it: it does not own transcript_chunks", facts.role),
             format!(
-                "start `serve` once as the owner, or: alter table transcript_chunks owner to {role}"
+                "{told}; {} may not build it: that takes the table transcript_chunks and the right to \
+                 create in schema {}",
+                facts.role, facts.schema
             ),
+            format!("start `serve` once as the role that migrated, or: {}", lacking.join("; ")),
         );
     }
     match needs_build {

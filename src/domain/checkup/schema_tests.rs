@@ -111,6 +111,18 @@ fn an_index_that_must_be_built_is_a_failure_only_for_a_role_that_may_not() {
 }
 
 #[test]
+fn building_the_index_takes_the_table_and_the_schema() {
+    let facts = SchemaFacts { index: None, owns_chunks: false, may_create: false, ..sound() };
+    let (check, severity, way_out) = found(&facts).remove(0);
+    assert_eq!((check, severity), ("search index", Severity::Failure));
+    let both =
+        ": alter table transcript_chunks owner to worker; grant create on schema public to worker";
+    assert!(way_out.ends_with(both), "{way_out}");
+    let serving = SchemaFacts { may_create: false, ..sound() };
+    assert_eq!(found(&serving), [], "once it is built, nothing is created any more");
+}
+
+#[test]
 fn the_queue_is_told_and_dead_letters_are_warned_of() {
     let idle = QueueFacts { completed: 7, ..QueueFacts::default() };
     assert_eq!(judge_queue(&idle).severity, Severity::Ok);

@@ -4,15 +4,12 @@ use std::sync::{Mutex, PoisonError};
 
 use super::answer::Answer;
 use super::rate_headers::RateHeaders;
-use super::request::Dialect;
 
 /// What is known of a server by now.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Learnt {
     /// Its last answer came as base64, rather than as floats in decimal, four times as large.
     pub base64: bool,
-    /// It was asked for a length of vectors, by the parameter `dimensions`.
-    pub dimensions_asked: bool,
     /// Requests that its rate limit allows, as its headers say.
     pub requests_limit: Option<u64>,
     /// Tokens that its rate limit allows, as its headers say.
@@ -32,9 +29,8 @@ impl Lessons {
     }
 
     /// Notes how an answer came.
-    pub fn answer(&self, answer: &Answer, asked: Dialect) {
-        let mut learnt = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        (learnt.base64, learnt.dimensions_asked) = (answer.base64, asked.dimensions);
+    pub fn answer(&self, answer: &Answer) {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).base64 = answer.base64;
     }
 
     /// All of it.

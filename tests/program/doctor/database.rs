@@ -53,6 +53,9 @@ async fn a_bare_database_and_an_outdated_one_are_sent_to_migrate() {
 async fn a_role_with_few_rights_is_told_the_grants_that_make_it_well() {
     let (database, fake) = (TestDatabase::new().await, FakeOpenAi::start(DIMENSIONS));
     let url = database.url_of_role("nosuperuser").await;
+    let says = "`embedding-recovery doctor` says what to grant";
+    let refused = run(program(&["verify"]).env("DATABASE_URL", &url)).await;
+    assert!(refused.stderr.contains(says), "{refused:?}");
     let report = Report::of(&mut doctor(&url, &fake)).await;
     assert_eq!(
         report.amiss(),
@@ -63,14 +66,17 @@ async fn a_role_with_few_rights_is_told_the_grants_that_make_it_well() {
             ("search index", "failure")
         ]
     );
-    for check in ["schema", "rights", "right to import", "search index"] {
+    let mut serve = program(&["serve", "--exit-when-idle"]);
+    serve.env("DATABASE_URL", &url).env("EMBEDDING_MODEL", "local");
+    for check in ["schema", "rights", "right to import"] {
         follow(&database, report.the(check).2).await;
     }
+    let refused = run(&mut serve).await;
+    assert!(refused.stderr.contains(says), "{refused:?}");
+    follow(&database, report.the("search index").2).await;
     let report = Report::of(&mut doctor(&url, &fake)).await;
     assert_eq!(report.amiss(), []);
     // What doctor finds sufficient is: the service starts and ends with this role.
-    let mut serve = program(&["serve", "--exit-when-idle"]);
-    serve.env("DATABASE_URL", &url).env("EMBEDDING_MODEL", "local");
     let served = run(&mut serve).await;
     assert_eq!(served.code, Some(0), "{served:?}");
 }
@@ -97,6 +103,8 @@ async fn a_role_that_may_not_migrate_is_told_the_statements_that_let_it() {
             ("ownership", "warning")
         ]
     );
+    let refused = run(program(&["migrate"]).env("DATABASE_URL", &url)).await;
+    assert!(refused.stderr.contains("doctor` says what to grant"), "{refused:?}");
     for check in ["pgvector", "right to create", "ownership"] {
         follow(&database, report.the(check).2).await;
     }
