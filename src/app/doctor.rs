@@ -147,7 +147,7 @@ async fn embedding(
     };
     let port = provider.base_url.port().map(|port| format!(":{port}")).unwrap_or_default();
     let host = format!("{}{port}", provider.base_url.host_str().unwrap_or_default());
-    let embedder = match OpenAiEmbedder::new(openai_settings(args, provider, &model, dimensions)) {
+    let embedder = match OpenAiEmbedder::new(openai_settings(args, *provider, &model, dimensions)) {
         Ok(embedder) => embedder,
         Err(error) => {
             findings.push(Finding::failure(CHECK, error.to_string(), REFERENCE));

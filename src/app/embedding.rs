@@ -45,7 +45,7 @@ impl Embedding {
             }
             EmbedderChoice::OpenAi { provider, model, dimensions } => {
                 let host = provider.base_url.host_str().unwrap_or_default().to_owned();
-                let settings = openai_settings(args, provider, &model, dimensions);
+                let settings = openai_settings(args, *provider, &model, dimensions);
                 let embedder = OpenAiEmbedder::new(settings.clone())?;
                 let (embedder, dimensions) = match (embedder.probe().await, known_dimensions) {
                     (Ok(probed), _) => {

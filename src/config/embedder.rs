@@ -38,7 +38,7 @@ pub enum EmbedderChoice {
     /// An OpenAI-compatible API.
     OpenAi {
         /// Where it is and how it is reached.
-        provider: Provider,
+        provider: Box<Provider>,
         /// The model.
         model: String,
         /// Length of the vectors to ask for.
@@ -73,7 +73,7 @@ impl EmbedderArgs {
             ));
         };
         Ok(EmbedderChoice::OpenAi {
-            provider,
+            provider: Box::new(provider),
             model: model.unwrap_or(DEFAULT_MODEL).to_owned(),
             dimensions: self.embedding_dimensions,
         })
