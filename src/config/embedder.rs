@@ -18,7 +18,7 @@ pub struct EmbedderArgs {
     #[command(flatten)]
     pub provider: ProviderArgs,
 
-    /// Model [default: text-embedding-3-small]; `local` is the built-in one, which needs no key
+    /// Model [default: `text-embedding-3-small`]; `local` is the built-in one, which needs no key
     #[arg(long, env = "EMBEDDING_MODEL", value_name = "NAME")]
     embedding_model: Option<String>,
 

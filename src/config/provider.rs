@@ -31,7 +31,7 @@ pub struct ProviderArgs {
     openai_api_key_file: Option<PathBuf>,
 
     /// Base of an OpenAI-compatible API, up to and with its version [default:
-    /// https://api.openai.com/v1]
+    /// `https://api.openai.com/v1`]
     #[arg(long, env = "OPENAI_BASE_URL", hide_env_values = true, value_name = "URL")]
     openai_base_url: Option<Url>,
 

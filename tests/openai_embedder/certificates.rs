@@ -74,7 +74,7 @@ async fn a_file_of_broken_certificates_is_named() {
     for pem in [broken, "no certificate at all", "-----BEGIN CERTIFICATE-----\n%\n"] {
         let ca = Some((PathBuf::from("/etc/company.pem"), pem.into()));
         let refused = OpenAiEmbedder::new(OpenAiSettings { ca, ..settings(&fake) });
-        let message = refused.err().expect("refused").to_string();
+        let message = refused.expect_err("refused").to_string();
         assert!(message.starts_with("the certificates in /etc/company.pem cannot"), "{message}");
     }
 }

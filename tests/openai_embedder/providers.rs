@@ -61,7 +61,7 @@ async fn headers_of_the_users_are_sent_and_may_replace_the_key() {
     assert_eq!(seen.headers["x-team"], "search");
 
     let twice = |settings, header: &str| {
-        let refused = OpenAiEmbedder::new(settings).err().expect("refused");
+        let refused = OpenAiEmbedder::new(settings).expect_err("refused");
         assert!(matches!(&refused, OpenAiSettingsError::HeaderTwice { name } if name == header));
     };
     let mut same = without_key.clone();
