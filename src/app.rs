@@ -1,6 +1,7 @@
 //! The composition root: the one place that names concrete adapters, and the order in which they
 //! start and stop.
 
+mod doctor;
 mod embedding;
 mod serve;
 
@@ -10,6 +11,7 @@ use crate::config::DatabaseArgs;
 use crate::embedded::{EmbeddedOptions, EmbeddedPostgres, default_cache_dir, default_data_dir};
 use crate::postgres::PgStore;
 
+pub use doctor::examine;
 pub use embedding::Embedding;
 pub use serve::{Ended, serve};
 
@@ -30,13 +32,7 @@ impl Database {
         let embedded = match args.url() {
             Some(_) => None,
             None => {
-                let options = EmbeddedOptions {
-                    data_dir: args.data_dir.clone().unwrap_or_else(default_data_dir),
-                    cache_dir: default_cache_dir(),
-                    bin_dir: args.postgres_bin_dir.clone(),
-                    durable: true,
-                };
-                let server = EmbeddedPostgres::start(options).await?;
+                let server = EmbeddedPostgres::start(embedded_options(args)).await?;
                 tracing::info!("{}", server.describe());
                 Some(server)
             }
@@ -81,5 +77,15 @@ impl Database {
             server.stop_if_last().await?;
         }
         Ok(())
+    }
+}
+
+/// What the program's own Postgres is run with.
+fn embedded_options(args: &DatabaseArgs) -> EmbeddedOptions {
+    EmbeddedOptions {
+        data_dir: args.data_dir.clone().unwrap_or_else(default_data_dir),
+        cache_dir: default_cache_dir(),
+        bin_dir: args.postgres_bin_dir.clone(),
+        durable: true,
     }
 }

@@ -47,7 +47,11 @@ const HOMES: &[(&str, &[&str])] = &[
     ("walkdir", &["src/import/"]),
     ("zip", &["src/embedded/"]),
     ("text_splitter", &["src/domain/"]),
-    ("clap", &["src/cli/", "src/config.rs", "src/telemetry/"]),
+    ("clap", &["src/cli/", "src/config.rs", "src/config/", "src/telemetry/"]),
+    ("clap_complete", &["src/cli/"]),
+    ("clap_mangen", &["src/cli/"]),
+    ("anstream", &["src/cli/"]),
+    ("anstyle", &["src/cli/"]),
     ("indicatif", &["src/cli/"]),
     ("anyhow", &["src/main.rs", "src/cli/", "src/app.rs", "src/app/"]),
 ];

@@ -1,7 +1,9 @@
 //! `OpenAiEmbedder` against a provider that misbehaves in every way that it knows of.
 
 mod answers;
+mod certificates;
 mod limits;
+mod providers;
 mod refusals;
 
 use std::time::Duration;
@@ -22,15 +24,12 @@ const LONG: Duration = Duration::from_secs(30);
 const TOO_LONG: Duration = Duration::from_secs(3_600);
 
 fn settings(fake: &FakeOpenAi) -> OpenAiSettings {
+    let base_url = fake.base_url().parse().expect("a URL");
     OpenAiSettings {
-        base_url: fake.base_url().parse().expect("a URL"),
-        api_key: Some(KEY.into()),
-        model: "fake-model".into(),
-        dimensions: None,
-        requests_in_flight: 4,
         connect_timeout: LONG,
         read_timeout: LONG,
         retry_delays: vec![Duration::from_millis(1); 3],
+        ..OpenAiSettings::new(base_url, Some(KEY.into()), "fake-model".into())
     }
 }
 
@@ -99,6 +98,7 @@ async fn neither_the_key_nor_a_password_is_printed() {
     let fake = FakeOpenAi::start(DIMENSIONS);
     let mut settings = settings(&fake);
     settings.base_url.set_password(Some("hunter2-hunter2")).expect("a password");
+    settings.headers = vec![("x-team".into(), "hunter2-hunter2".into())];
     let shown = format!("{settings:?} {:?}", with(settings.clone()));
     assert!(shown.contains("fake-model"), "{shown}");
     assert!(!shown.contains(KEY) && !shown.contains("hunter2"), "{shown}");

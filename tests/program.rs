@@ -1,9 +1,12 @@
 //! The program as its user runs it.
 
 mod commands;
+mod config;
+mod doctor;
 mod import_files;
 mod imports;
 mod killed;
+mod proxies;
 mod serving;
 mod traces;
 

@@ -6,8 +6,6 @@ use std::path::{Path, PathBuf};
 
 use crate::harness::program;
 
-/// Commands whose settings are told.
-const COMMANDS: [&str; 6] = ["", "migrate", "import", "enqueue", "serve", "verify"];
 /// How the names of the program's own variables begin.
 const PREFIXES: [&str; 4] = ["EMBEDDING_", "OPENAI_", "DATABASE_", "TEST_DATABASE_"];
 /// Named in the README, and no setting of the program: the tests read it.
@@ -36,54 +34,51 @@ fn variables(text: &str) -> BTreeSet<&str> {
         .collect()
 }
 
-/// Long flags in backquotes, or in the help at the start of a line.
-fn flags(text: &str) -> BTreeSet<&str> {
-    text.split(|c: char| !(c.is_ascii_lowercase() || c == '-'))
-        .filter(|word| word.starts_with("--") && word.len() > 3)
-        .collect()
-}
-
 /// What stands in backquotes.
 fn quoted(text: &str) -> impl Iterator<Item = &str> {
     text.split('`').skip(1).step_by(2)
 }
 
-async fn help(command: &str) -> String {
-    let args: Vec<&str> = [command, "--help"].into_iter().filter(|arg| !arg.is_empty()).collect();
-    let ended = program::run(&mut program::program(&args)).await;
-    assert_eq!(ended.code, Some(0), "{command} --help: {}", ended.stderr);
+async fn told_by(args: &[&str]) -> String {
+    let ended = program::run(&mut program::program(args)).await;
+    assert_eq!(ended.code, Some(0), "{args:?}: {}", ended.stderr);
     ended.stdout
 }
 
-async fn all_help() -> String {
-    let mut text = String::new();
-    for command in COMMANDS {
-        text += &help(command).await;
-    }
-    text
+#[tokio::test]
+async fn the_settings_are_those_that_the_program_tells() {
+    let (readme, told) = (readme(), told_by(&["config", "--markdown"]).await);
+    let (_, rest) = readme.split_once("<!-- settings -->\n").expect("the marker");
+    let (settings, _) = rest.split_once("<!-- end of settings -->").expect("the end marker");
+    assert_eq!(settings.trim(), told.trim(), "`.ci/settings` writes them anew");
+
+    let mut named = variables(&readme);
+    assert!(named.remove(OF_THE_TESTS), "the README does not say {OF_THE_TESTS}");
+    let known = variables(&told);
+    assert!(known.len() > 15, "only {known:?}");
+    assert_eq!(named, known, "variables in the README (left) and known ones (right)");
 }
 
 #[tokio::test]
-async fn every_setting_is_in_the_readme_and_in_the_help() {
-    let (readme, help) = (readme(), all_help().await);
-    let mut told = variables(&readme);
-    assert!(told.remove(OF_THE_TESTS), "the README does not say {OF_THE_TESTS}");
-    let known = variables(&help);
-    assert!(known.len() > 15, "the help names only {known:?}");
-    assert_eq!(told, known, "variables in the README (left) and in --help (right)");
-
-    let told = flags(section(&readme, "## Settings"));
-    let known = flags(&help);
-    let unknown: Vec<_> = told.difference(&known).filter(|flag| **flag != "--help").collect();
-    assert!(unknown.is_empty(), "--help does not know {unknown:?}");
-    let exempt = ["--help", "--version", "--json", "--recording", "--missing", "--all"];
-    let untold: Vec<_> = known.difference(&told).filter(|flag| !exempt.contains(flag)).collect();
-    assert!(untold.is_empty(), "the README's settings do not name {untold:?}");
+async fn the_value_of_every_setting_says_its_unit_or_kind() {
+    let told = told_by(&["config", "--markdown"]).await;
+    let rows: Vec<Vec<&str>> = told
+        .lines()
+        .filter(|line| line.starts_with("| `--"))
+        .map(|line| line.trim_matches('|').split(" | ").collect())
+        .collect();
+    assert!(rows.len() > 20, "{told}");
+    for row in rows {
+        assert_eq!(row.len(), 5, "{row:?}");
+        let (value, help) = (row[2].trim(), row[4].trim());
+        assert!(value.len() > 1, "{row:?}: a value called N tells no unit: name it after that");
+        assert!(!help.is_empty(), "{row:?} says nothing");
+    }
 }
 
 #[tokio::test]
 async fn every_command_is_in_the_readme() {
-    let (readme, help) = (readme(), help("").await);
+    let (readme, help) = (readme(), told_by(&["--help"]).await);
     let listed = help.split("Commands:\n").nth(1).unwrap().split("\n\n").next().unwrap();
     let commands: Vec<&str> = listed
         .lines()

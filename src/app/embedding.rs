@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use anyhow::Context;
 
-use crate::config::{EmbedderArgs, EmbedderChoice};
+use crate::config::{CaBundle, EmbedderArgs, EmbedderChoice, Header, Provider};
 use crate::domain::failure::Failure;
 use crate::embedders::local::{self, LocalEmbedder};
 use crate::embedders::openai::{OpenAiEmbedder, OpenAiSettings};
@@ -43,12 +43,9 @@ impl Embedding {
                 let dimensions = local::DIMENSIONS as u32;
                 Ok(Self { embedder, model: Model { name: local::STORED_MODEL.into(), dimensions } })
             }
-            EmbedderChoice::OpenAi { base_url, api_key, model, dimensions } => {
-                let settings = OpenAiSettings {
-                    requests_in_flight: args.provider.requests_in_flight.into(),
-                    dimensions,
-                    ..OpenAiSettings::new(base_url.clone(), api_key, model.clone())
-                };
+            EmbedderChoice::OpenAi { provider, model, dimensions } => {
+                let host = provider.base_url.host_str().unwrap_or_default().to_owned();
+                let settings = openai_settings(args, *provider, &model, dimensions);
                 let embedder = OpenAiEmbedder::new(settings.clone())?;
                 let (embedder, dimensions) = match (embedder.probe().await, known_dimensions) {
                     (Ok(probed), _) => {
@@ -61,7 +58,7 @@ impl Embedding {
                         (OpenAiEmbedder::new(OpenAiSettings { dimensions, ..settings })?, known)
                     }
                     (Err(failure), _) => {
-                        let broken = format!("the embedding API at {base_url} does not work");
+                        let broken = format!("the embedding API at {host} does not work");
                         return Err(failure).context(broken);
                     }
                 };
@@ -69,6 +66,24 @@ impl Embedding {
                 Ok(Self { embedder, model: Model { name: model, dimensions } })
             }
         }
+    }
+}
+
+/// The settings of an API, in the words of the adapter.
+pub(super) fn openai_settings(
+    args: &EmbedderArgs,
+    provider: Provider,
+    model: &str,
+    dimensions: Option<u32>,
+) -> OpenAiSettings {
+    let Provider { base_url, api_key, api_version, headers, ca } = provider;
+    OpenAiSettings {
+        api_version,
+        headers: headers.into_iter().map(|Header { name, value }| (name, value)).collect(),
+        ca: ca.map(|CaBundle { file, pem }| (file, pem)),
+        requests_in_flight: args.provider.requests_in_flight.into(),
+        dimensions,
+        ..OpenAiSettings::new(base_url, api_key, model.to_owned())
     }
 }
 

@@ -10,7 +10,7 @@ use crate::actors::{DELETE_ROWS_MAX, RECONCILE_ROWS_MAX, Status, Tree, TreeSetti
 use crate::config::{EmbedderArgs, WorkArgs};
 use crate::domain::failure::Failure;
 use crate::embedders::local;
-use crate::ports::{Store, TaskCounts};
+use crate::ports::{Model, Store, TaskCounts};
 use crate::postgres::{ModelError, PgStore};
 
 /// Between two looks at whether everything is done.
@@ -104,11 +104,15 @@ async fn start(
 /// Says how to go on with the model that is stored.
 fn with_way_out(error: ModelError) -> anyhow::Error {
     let ModelError::Changed { stored, .. } = &error else { return error.into() };
-    let settings = match stored.name.as_str() {
+    anyhow::anyhow!("{error}. Set {}, or use another database", settings_for(stored))
+}
+
+/// The settings that choose a model.
+pub(super) fn settings_for(model: &Model) -> String {
+    match model.name.as_str() {
         local::STORED_MODEL => "EMBEDDING_MODEL=local".to_owned(),
-        name => format!("EMBEDDING_MODEL={name} and EMBEDDING_DIMENSIONS={}", stored.dimensions),
-    };
-    anyhow::anyhow!("{error}. Set {settings}, or use another database")
+        name => format!("EMBEDDING_MODEL={name} and EMBEDDING_DIMENSIONS={}", model.dimensions),
+    }
 }
 
 /// Requests that one recording has in flight: one is bought while another is stored. All

@@ -22,11 +22,11 @@ pub(super) struct Args {
     which: Which,
 
     /// Steps to move ahead in the queue; each equals an hour of waiting
-    #[arg(long, env = "EMBEDDING_RECOVERY_PRIORITY", default_value_t = 0, value_name = "N", allow_negative_numbers = true,
+    #[arg(long, env = "EMBEDDING_RECOVERY_PRIORITY", default_value_t = 0, value_name = "HOURS", allow_negative_numbers = true,
           value_parser = clap::value_parser!(i32).range(-1_000_000..=1_000_000))]
     priority: i32,
 
-    /// Only this user's recordings
+    /// Only this user's recordings [default: every user's]
     #[arg(long, env = "EMBEDDING_RECOVERY_USER", value_name = "ID")]
     user: Option<String>,
 

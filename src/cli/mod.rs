@@ -1,17 +1,24 @@
 //! The command line: one file a command, each a thin shell over the parts.
 
+mod completions;
+mod config;
+mod doctor;
 mod enqueue;
 mod import;
+mod man;
 mod migrate;
 mod serve;
+mod settings;
 mod verify;
 
+use std::io::Write;
 use std::process::ExitCode;
 
-use clap::{Parser, Subcommand};
+use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
 
 use crate::config::{ConfigError, DatabaseArgs};
 use crate::telemetry::{self, LogFormat};
+use settings::Parsed;
 
 /// Wrong use (sysexits.h: EX_USAGE).
 const EXIT_USAGE: u8 = 64;
@@ -34,12 +41,13 @@ struct Cli {
     database: DatabaseArgs,
 
     /// How log lines look
-    #[arg(long, env = "EMBEDDING_RECOVERY_LOG_FORMAT", value_enum, default_value_t = LogFormat::Pretty, global = true)]
+    #[arg(long, env = "EMBEDDING_RECOVERY_LOG_FORMAT", value_enum, default_value_t = LogFormat::Pretty, global = true,
+          help_heading = "Logs")]
     log_format: LogFormat,
 
     /// Log lines to keep: a level, or target=level, separated by commas
     #[arg(long, env = "EMBEDDING_RECOVERY_LOG", value_name = "FILTER", default_value = telemetry::DEFAULT_FILTER,
-          value_parser = telemetry::parse_filter, global = true)]
+          value_parser = telemetry::parse_filter, global = true, help_heading = "Logs")]
     log: String,
 
     #[command(subcommand)]
@@ -58,12 +66,29 @@ enum Command {
     Serve(Box<serve::Args>),
     /// Check what is stored against what must hold
     Verify(verify::Args),
+    /// Look at everything that the service needs, and say what to do
+    Doctor(Box<doctor::Args>),
+    /// Tell the settings: where each value comes from, or the reference of all
+    Config(Box<config::Args>),
+    /// Print what completes commands and flags in a shell
+    Completions(completions::Args),
+    /// Print or write the manual pages
+    Man(man::Args),
+}
+
+/// The whole command line, for those who read it rather than parse with it.
+fn command() -> clap::Command {
+    Cli::command()
 }
 
 /// Parses the command line, runs the command and returns its exit code.
 pub fn main() -> ExitCode {
-    let cli = match Cli::try_parse() {
-        Ok(cli) => cli,
+    let parsed = settings::parse(command()).and_then(|parsed| {
+        let cli = Cli::from_arg_matches(&parsed.matches)?;
+        Ok((cli, parsed))
+    });
+    let (cli, parsed) = match parsed {
+        Ok(parsed) => parsed,
         Err(error) => {
             let _ = error.print();
             return if error.use_stderr() { EXIT_USAGE.into() } else { ExitCode::SUCCESS };
@@ -71,7 +96,7 @@ pub fn main() -> ExitCode {
     };
     // For every TLS client of the process; it fails only where one is installed already.
     let _ = rustls::crypto::ring::default_provider().install_default();
-    match run(cli) {
+    match run(cli, &parsed) {
         Ok(code) => code,
         Err(error) if error.is::<ConfigError>() => {
             eprintln!("error: {error}");
@@ -84,7 +109,7 @@ pub fn main() -> ExitCode {
     }
 }
 
-fn run(cli: Cli) -> anyhow::Result<ExitCode> {
+fn run(cli: Cli, parsed: &Parsed) -> anyhow::Result<ExitCode> {
     let _telemetry = telemetry::start(cli.log_format, &cli.log)?;
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     runtime.block_on(async {
@@ -94,6 +119,18 @@ fn run(cli: Cli) -> anyhow::Result<ExitCode> {
             Command::Enqueue(args) => enqueue::run(&cli.database, &args).await,
             Command::Serve(args) => serve::run(&cli.database, &args).await,
             Command::Verify(args) => verify::run(&cli.database, &args).await,
+            Command::Doctor(args) => doctor::run(&cli.database, &args, parsed).await,
+            Command::Config(args) => config::run(&cli.database, &args, parsed),
+            Command::Completions(args) => completions::run(&args),
+            Command::Man(args) => man::run(&args),
         }
     })
+}
+
+/// Prints to standard output, and is content where nobody reads on.
+fn print_bytes(bytes: &[u8]) -> std::io::Result<()> {
+    match std::io::stdout().lock().write_all(bytes) {
+        Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => Ok(()),
+        written => written,
+    }
 }

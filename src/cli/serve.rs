@@ -17,12 +17,19 @@ use crate::ports::TaskCounts;
   OPENAI_API_KEY_FILE=/run/secrets/openai embedding-recovery serve --database-url postgres://db/calls
   EMBEDDING_MODEL=local embedding-recovery serve --exit-when-idle")]
 pub(super) struct Args {
+    #[command(flatten)]
+    settings: Settings,
+}
+
+/// The settings of the service, which `config` and `doctor` tell.
+#[derive(Debug, clap::Args)]
+pub(super) struct Settings {
     /// End when every task is completed or dead, after waiting out retries and others' leases
     #[arg(long, env = "EMBEDDING_RECOVERY_EXIT_WHEN_IDLE")]
     exit_when_idle: bool,
 
     #[command(flatten)]
-    embedder: EmbedderArgs,
+    pub(super) embedder: EmbedderArgs,
 
     #[command(flatten)]
     work: WorkArgs,
@@ -30,9 +37,10 @@ pub(super) struct Args {
 
 pub(super) async fn run(database: &DatabaseArgs, args: &Args) -> anyhow::Result<ExitCode> {
     // Wrong settings are told before a server is started for them.
-    args.embedder.choose(database.url().is_none())?;
+    let Settings { exit_when_idle, embedder, work } = &args.settings;
+    embedder.choose(database.url().is_none())?;
     let database = Database::open(database).await?;
-    let ended = app::serve(&database, &args.embedder, &args.work, args.exit_when_idle).await;
+    let ended = app::serve(&database, embedder, work, *exit_when_idle).await;
     database.close().await?;
     Ok(match ended? {
         Ended::Idle(counts) => {

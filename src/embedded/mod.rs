@@ -13,6 +13,7 @@
 mod error;
 mod find;
 mod init;
+mod look;
 mod place;
 mod server;
 mod socket;
@@ -21,6 +22,7 @@ mod wheel;
 
 pub use error::EmbeddedError;
 pub use find::SearchPlaces;
+pub use look::{Outlook, Programs};
 pub use place::{default_cache_dir, default_data_dir};
 
 use place::{DataDir, ServerUser, prepare_dir};

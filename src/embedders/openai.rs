@@ -2,25 +2,27 @@
 //! apart: those that pass, those that need a split, a wait, or a person.
 
 mod answer;
+mod client;
+mod learnt;
 mod rate_headers;
 mod refusal;
 mod request;
 mod settings;
 
-use std::error::Error;
 use std::fmt;
 
 use async_trait::async_trait;
-use reqwest::header::{AUTHORIZATION, HeaderMap, HeaderValue};
-use reqwest::{Client, Response, redirect};
-use secrecy::ExposeSecret;
+use reqwest::{Client, Response};
 use tokio::sync::SemaphorePermit;
 use url::Url;
 
 use self::answer::{Answer, KnownDimensions, Unreadable};
+use self::client::{client, root_cause};
+pub use self::learnt::Learnt;
+use self::learnt::Lessons;
 use self::rate_headers::RateHeaders;
 use self::refusal::{Asked, Refusal};
-use self::request::{Dialect, KnownDialect, Request};
+use self::request::{KnownDialect, Request};
 pub use self::settings::{OpenAiSettings, OpenAiSettingsError, RETRY_DELAYS};
 use super::limiter::Limiter;
 use crate::domain::failure::Failure;
@@ -38,10 +40,6 @@ const ANSWER_BYTES_MAX: usize = 64 << 20;
 /// Bytes of a refusal that are read: some servers echo the whole request in it.
 const REFUSAL_BYTES_MAX: usize = 256 << 10;
 
-/// A whole request, from connecting to its last byte, takes at most this many read time-outs: the
-/// read time-out alone would let a server send one byte at a time for ever.
-const READ_TIMEOUTS_MAX: u32 = 10;
-
 /// An [`Embedder`] over HTTP. One for the process: its limiter is shared by all that embed.
 pub struct OpenAiEmbedder {
     client: Client,
@@ -51,6 +49,7 @@ pub struct OpenAiEmbedder {
     limiter: Limiter,
     dialect: KnownDialect,
     dimensions: KnownDimensions,
+    lessons: Lessons,
 }
 
 impl OpenAiEmbedder {
@@ -69,8 +68,14 @@ impl OpenAiEmbedder {
             limiter: Limiter::new(settings.requests_in_flight),
             dialect: KnownDialect::new(settings.dimensions.is_some()),
             dimensions: KnownDimensions::new(settings.dimensions),
+            lessons: Lessons::default(),
             settings,
         })
+    }
+
+    /// What its answers have told of the server so far.
+    pub fn learnt(&self) -> Learnt {
+        self.lessons.get()
     }
 
     /// Sends one request, and gives the permit back when its answer is read.
@@ -86,6 +91,7 @@ impl OpenAiEmbedder {
         let response = post.send().await.map_err(|error| self.unavailable(error))?;
         let rate = RateHeaders::read(|name| response.headers().get(name)?.to_str().ok());
         self.limiter.note(rate.requests, rate.tokens);
+        self.lessons.limits(&rate);
         self.receive(response, &rate, asked).await
     }
 
@@ -119,13 +125,9 @@ impl OpenAiEmbedder {
                 }
             })?;
         self.dimensions.check(&answer).map_err(bad)?;
+        self.lessons.answer(&answer);
         let tokens = answer.tokens.unwrap_or(asked.tokens);
         Ok(Embedded { vectors: answer.vectors, tokens })
-    }
-
-    fn asked<'a>(&'a self, inputs: &'a [String], tokens: u64, dialect: Dialect) -> Asked<'a> {
-        let key = self.settings.api_key.as_ref().map(|key| key.expose_secret());
-        Asked { inputs, key, dialect, tokens }
     }
 
     fn unavailable(&self, error: reqwest::Error) -> Refusal {
@@ -152,10 +154,12 @@ impl Embedder for OpenAiEmbedder {
         }
         let tokens = request::measure(inputs)?;
         let mut dialect = self.dialect.get();
+        let secrets = self.settings.secrets();
         let (mut tries, mut pauses) = (1, 0);
         loop {
             let permit = self.limiter.admit(tokens).await?;
-            let sent = self.send(permit, self.asked(inputs, tokens, dialect)).await;
+            let sent =
+                self.send(permit, Asked { inputs, secrets: &secrets, dialect, tokens }).await;
             match sent {
                 Ok(embedded) => return Ok(embedded),
                 Err(Refusal::Parameter(parameter)) => {
@@ -178,12 +182,14 @@ impl Embedder for OpenAiEmbedder {
     }
 
     async fn probe(&self) -> Result<Embedded, Failure> {
-        let inputs = [PROBE_TEXT.to_owned()];
-        let tokens = request::measure(&inputs)?;
+        let inputs = &[PROBE_TEXT.to_owned()];
+        let tokens = request::measure(inputs)?;
         let mut dialect = self.dialect.get();
+        let secrets = self.settings.secrets();
         loop {
             let permit = self.limiter.admit_probe().await?;
-            let sent = self.send(permit, self.asked(&inputs, tokens, dialect)).await;
+            let sent =
+                self.send(permit, Asked { inputs, secrets: &secrets, dialect, tokens }).await;
             match sent {
                 Ok(embedded) => return Ok(embedded),
                 // The server works; it only has to be asked in its own words.
@@ -205,43 +211,6 @@ impl Embedder for OpenAiEmbedder {
 impl fmt::Debug for OpenAiEmbedder {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_tuple("OpenAiEmbedder").field(&self.settings).finish()
-    }
-}
-
-fn client(settings: &OpenAiSettings) -> Result<Client, OpenAiSettingsError> {
-    // Refused where the process has one already, which serves as well.
-    let _ = rustls::crypto::ring::default_provider().install_default();
-    let mut headers = HeaderMap::new();
-    if let Some(key) = &settings.api_key {
-        let mut bearer = HeaderValue::from_str(&format!("Bearer {}", key.expose_secret()))
-            .map_err(|_| OpenAiSettingsError::Key)?;
-        bearer.set_sensitive(true);
-        headers.insert(AUTHORIZATION, bearer);
-    }
-    let mut builder = Client::builder()
-        .user_agent(concat!("embedding-recovery/", env!("CARGO_PKG_VERSION")))
-        .default_headers(headers)
-        // A redirect would carry transcripts somewhere that nobody configured.
-        .redirect(redirect::Policy::none())
-        .connect_timeout(settings.connect_timeout)
-        .read_timeout(settings.read_timeout)
-        .timeout(settings.read_timeout.saturating_mul(READ_TIMEOUTS_MAX));
-    if settings.is_loopback() {
-        // A server on this host is not reached through the environment's proxy.
-        builder = builder.no_proxy();
-    }
-    builder.build().map_err(|error| OpenAiSettingsError::Client(root_cause(&error)))
-}
-
-/// The innermost error: reqwest's own messages hold the URL, and little else.
-fn root_cause(error: &reqwest::Error) -> String {
-    let mut cause: &dyn Error = error;
-    while let Some(source) = cause.source() {
-        cause = source;
-    }
-    match cause.downcast_ref::<reqwest::Error>() {
-        Some(_) => "the HTTP client gives no reason".into(),
-        None => cause.to_string(),
     }
 }
 

@@ -5,6 +5,8 @@ use std::time::Duration;
 use sha2::{Digest, Sha256};
 use sqlx::{AssertSqlSafe, PgConnection, PgExecutor, PgPool};
 
+use super::error::forbidden;
+use crate::domain::checkup::IndexState;
 use crate::ports::Model;
 
 /// pgvector's `halfvec` index takes at most this many dimensions (its README).
@@ -29,9 +31,24 @@ pub enum ModelError {
         /// What was asked for.
         asked: Model,
     },
+    /// The role lacks a right: the first start with a model builds its index.
+    #[error("{message}: `embedding-recovery doctor` says what to grant")]
+    Forbidden {
+        /// Postgres's own words.
+        message: String,
+    },
     /// The database failed.
     #[error(transparent)]
-    Database(#[from] sqlx::Error),
+    Database(sqlx::Error),
+}
+
+impl From<sqlx::Error> for ModelError {
+    fn from(error: sqlx::Error) -> Self {
+        match forbidden(&error) {
+            Some(message) => Self::Forbidden { message },
+            None => Self::Database(error),
+        }
+    }
 }
 
 /// The model that this database is made with, if anything was ever embedded.
@@ -68,6 +85,41 @@ pub(super) async fn register(pool: &PgPool, asked: &Model) -> Result<(), ModelEr
     }
 }
 
+fn index_name(model: &str) -> String {
+    let digest = Sha256::digest(model.as_bytes());
+    let suffix: String = digest.iter().take(6).map(|byte| format!("{byte:02x}")).collect();
+    format!("transcript_chunks_hnsw_{suffix}")
+}
+
+/// Whether the model's index is valid; `None` where there is none.
+async fn index_validity(
+    connection: &mut PgConnection,
+    model: &str,
+) -> Result<Option<bool>, sqlx::Error> {
+    sqlx::query_scalar!(
+        r#"select i.indisvalid from pg_index i join pg_class c on c.oid = i.indexrelid
+           where c.relname = $1 and pg_table_is_visible(c.oid)"#,
+        index_name(model)
+    )
+    .fetch_optional(connection)
+    .await
+}
+
+/// The state of the model's index.
+pub(super) async fn index_state(
+    connection: &mut PgConnection,
+    model: &Model,
+) -> Result<IndexState, sqlx::Error> {
+    if model.dimensions > INDEXED_DIMENSIONS_MAX {
+        return Ok(IndexState::Impossible);
+    }
+    Ok(match index_validity(connection, &model.name).await? {
+        Some(true) => IndexState::Valid,
+        Some(false) => IndexState::Invalid,
+        None => IndexState::Missing,
+    })
+}
+
 /// Builds the model's partial HNSW index where it is missing or was left invalid by a build that
 /// was interrupted. False where the model has more dimensions than an index takes.
 pub(super) async fn ensure_index(
@@ -77,16 +129,8 @@ pub(super) async fn ensure_index(
     if model.dimensions > INDEXED_DIMENSIONS_MAX {
         return Ok(false);
     }
-    let digest = Sha256::digest(model.name.as_bytes());
-    let suffix: String = digest.iter().take(6).map(|byte| format!("{byte:02x}")).collect();
-    let name = format!("transcript_chunks_hnsw_{suffix}");
-    let valid = sqlx::query_scalar!(
-        r#"select i.indisvalid from pg_index i join pg_class c on c.oid = i.indexrelid
-           where c.relname = $1 and pg_table_is_visible(c.oid)"#,
-        name
-    )
-    .fetch_optional(&mut *connection)
-    .await?;
+    let name = index_name(&model.name);
+    let valid = index_validity(connection, &model.name).await?;
     if valid == Some(true) {
         return Ok(true);
     }

@@ -22,6 +22,23 @@ impl From<sqlx::Error> for Failure {
     }
 }
 
+/// `insufficient_privilege`.
+const FORBIDDEN: &str = "42501";
+
+/// What the role may not do, where that is the cause of an error.
+pub(super) fn forbidden(error: &(dyn std::error::Error + 'static)) -> Option<String> {
+    let mut cause = Some(error);
+    while let Some(error) = cause {
+        if let Some(sqlx::Error::Database(refused)) = error.downcast_ref()
+            && refused.code().as_deref() == Some(FORBIDDEN)
+        {
+            return Some(refused.message().to_owned());
+        }
+        cause = error.source();
+    }
+    None
+}
+
 /// Classifies a server's error. Messages are the primary ones only: details can hold row values,
 /// and those are transcript text.
 fn from_sqlstate(code: &str, message: &str) -> Failure {

@@ -1,6 +1,7 @@
 //! All SQL, one file a table. [`PgStore`] is the adapter behind [`Store`].
 
 mod adoption;
+mod checkup;
 mod chunk_sets;
 mod embedding_jobs;
 mod embedding_models;
@@ -22,6 +23,7 @@ use sqlx::{Connection, PgConnection, PgPool, Postgres};
 use tokio::sync::mpsc;
 use uuid::Uuid;
 
+pub use checkup::{Checkup, CheckupError, DatabaseFacts};
 pub use embedding_jobs::{JobRequest, JobSummary, Selection};
 pub use embedding_models::ModelError;
 pub use fathom::TRANSCRIPT_BYTES_MAX;
@@ -66,6 +68,14 @@ impl PgStore {
         Ok(Self { pool, url: url.to_owned() })
     }
 
+    /// Looks at the database as it is.
+    ///
+    /// # Errors
+    /// See [`Checkup::connect`] and [`Checkup::look`].
+    pub async fn check_up(&self) -> Result<DatabaseFacts, CheckupError> {
+        Checkup::connect(&self.url).await?.look().await
+    }
+
     /// Closes the connections, so that a server that this program owns can stop.
     pub async fn close(&self) {
         self.pool.close().await;
@@ -77,7 +87,7 @@ impl PgStore {
     /// [`SchemaError::Outdated`], [`SchemaError::Newer`], or the database's.
     pub async fn check_schema(&self) -> Result<(), SchemaError> {
         let mut connection = self.pool.acquire().await?;
-        schema::check(&mut connection).await
+        schema::check(&mut connection).await.map_err(SchemaError::explained)
     }
 
     /// Brings the schema up to date over a connection of its own; returns the number of
@@ -86,7 +96,7 @@ impl PgStore {
     /// # Errors
     /// See [`SchemaError`]; nothing was changed where it fails before the first migration.
     pub async fn migrate(&self) -> Result<usize, SchemaError> {
-        schema::migrate(&self.url).await
+        schema::migrate(&self.url).await.map_err(SchemaError::explained)
     }
 
     /// The model that everything stored here is made with, once there is something.

@@ -5,6 +5,7 @@ use sqlx::{Connection, PgConnection};
 
 use super::adoption::differences;
 use super::embedding_models::{ADVISORY_LOCK, LOCK_POLL};
+use super::error::forbidden;
 
 static MIGRATIONS: Migrator = sqlx::migrate!("./migrations");
 
@@ -38,12 +39,32 @@ pub enum SchemaError {
         "the server has no pgvector extension: install it on the server (package postgresql-NN-pgvector, or your provider's switch), then run this again"
     )]
     NoVector,
+    /// The role lacks a right.
+    #[error("{message}: `embedding-recovery doctor` says what to grant")]
+    Forbidden {
+        /// Postgres's own words.
+        message: String,
+    },
     /// A migration failed and was rolled back.
     #[error("migration failed: {0}")]
     Migrate(#[from] MigrateError),
     /// The database failed.
     #[error(transparent)]
     Database(#[from] sqlx::Error),
+}
+
+impl SchemaError {
+    /// Tells a missing right from other errors, with the way out.
+    pub(super) fn explained(self) -> Self {
+        let message = match &self {
+            Self::Database(error) => forbidden(error),
+            other => forbidden(other),
+        };
+        match message {
+            Some(message) => Self::Forbidden { message },
+            None => self,
+        }
+    }
 }
 
 /// Fails unless the schema is exactly what this program was built for.
@@ -108,7 +129,20 @@ async fn migrate_locked(connection: &mut PgConnection) -> Result<usize, SchemaEr
     Ok(applied(connection).await?.len() - before.len())
 }
 
-async fn applied(connection: &mut PgConnection) -> Result<Vec<i64>, sqlx::Error> {
+/// What the migrations create: the word after `create KIND`, with the line that it stands in.
+pub(super) fn created(kind: &str) -> Vec<(&'static str, &'static str)> {
+    let begins = [format!("create {kind} if not exists "), format!("create {kind} ")];
+    let lines = MIGRATIONS.migrations.iter().flat_map(|migration| migration.sql.as_str().lines());
+    let found = lines.filter_map(|line| {
+        let rest =
+            begins.iter().find_map(|begin| line.trim_start().strip_prefix(begin.as_str()))?;
+        let name = rest.split(|c: char| !(c.is_ascii_alphanumeric() || c == '_')).next()?;
+        Some((name, line))
+    });
+    found.collect()
+}
+
+pub(super) async fn applied(connection: &mut PgConnection) -> Result<Vec<i64>, sqlx::Error> {
     let exists =
         sqlx::query_scalar!(r#"select to_regclass('_sqlx_migrations') is not null as "exists!""#)
             .fetch_one(&mut *connection)

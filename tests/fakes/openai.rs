@@ -12,7 +12,7 @@ use std::time::Duration;
 use axum::Router;
 use axum::body::Bytes;
 use axum::extract::{DefaultBodyLimit, State};
-use axum::http::HeaderMap;
+use axum::http::{HeaderMap, Uri};
 use axum::response::Response;
 use axum::routing::post;
 use serde::Deserialize;
@@ -42,6 +42,10 @@ pub struct Seen {
     pub authorization: Option<String>,
     /// The header.
     pub user_agent: Option<String>,
+    /// Where it was sent: path and query, with scheme and host where it came as to a proxy.
+    pub uri: String,
+    /// All of them.
+    pub headers: HeaderMap,
 }
 
 /// An input that was answered with 200, and so has to be paid for.
@@ -94,7 +98,8 @@ impl FakeOpenAi {
             releases: watch::Sender::new(0),
         });
         let app = Router::new()
-            .route("/v1/embeddings", post(embeddings))
+            // At any path: providers differ in what they put before `embeddings`.
+            .fallback(post(embeddings))
             .layer(DefaultBodyLimit::disable())
             .with_state(shared.clone());
         let (stop, stopped) = oneshot::channel::<()>();
@@ -190,6 +195,7 @@ struct Request {
 
 async fn embeddings(
     State(shared): State<Arc<Shared>>,
+    uri: Uri,
     headers: HeaderMap,
     body: Bytes,
 ) -> Response {
@@ -199,7 +205,7 @@ async fn embeddings(
     drop(body);
     // Before the request is counted: a release after the count must not be missed.
     let mut releases = shared.releases.subscribe();
-    shared.log(&request, &headers);
+    shared.log(&request, &uri, headers);
     let mut held = shared.held.subscribe();
     let _ = held.wait_for(|held| !held).await;
     let reply = lock(&shared.rules).choose(&request.input);
@@ -228,7 +234,7 @@ impl Shared {
             .extend(inputs.map(|input| Bought { hash: hash_of(input), start: start_of(input) }));
     }
 
-    fn log(&self, request: &Request, headers: &HeaderMap) {
+    fn log(&self, request: &Request, uri: &Uri, headers: HeaderMap) {
         let header = |name: &str| Some(headers.get(name)?.to_str().ok()?.to_owned());
         let mut seen = lock(&self.seen);
         seen.push(Seen {
@@ -238,6 +244,8 @@ impl Shared {
             dimensions: request.dimensions,
             authorization: header("authorization"),
             user_agent: header("user-agent"),
+            uri: uri.to_string(),
+            headers,
         });
         self.seen_count.send_replace(seen.len());
     }

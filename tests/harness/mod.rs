@@ -2,6 +2,7 @@
 //! the program as a child process, and waiting for a state with a deadline.
 
 pub mod calls;
+pub mod pooler;
 pub mod program;
 pub mod service;
 

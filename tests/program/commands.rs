@@ -4,6 +4,9 @@ use super::{calls_file, meeting};
 use crate::harness::TestDatabase;
 use crate::harness::program::{program, run};
 
+const EVERY_COMMAND: [&str; 9] =
+    ["migrate", "import", "enqueue", "serve", "verify", "doctor", "config", "completions", "man"];
+
 #[tokio::test(flavor = "multi_thread")]
 async fn wrong_use_exits_64_and_help_exits_0_with_examples() {
     for args in [
@@ -17,7 +20,7 @@ async fn wrong_use_exits_64_and_help_exits_0_with_examples() {
         assert_eq!(ended.code, Some(64), "{args:?}: {ended:?}");
         assert!(!ended.stderr.is_empty(), "{args:?} says nothing");
     }
-    for command in ["migrate", "import", "enqueue", "serve", "verify"] {
+    for command in EVERY_COMMAND {
         let help = run(&mut program(&[command, "--help"])).await;
         assert_eq!(help.code, Some(0));
         assert!(help.stdout.contains("Examples:\n"), "{command} shows no example");
@@ -26,7 +29,7 @@ async fn wrong_use_exits_64_and_help_exits_0_with_examples() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn every_flag_has_an_environment_variable() {
-    for command in ["migrate", "import", "enqueue", "serve", "verify"] {
+    for command in EVERY_COMMAND {
         let help = run(&mut program(&[command, "--help"])).await.stdout;
         let flags = help.matches("\n      --").count() + help.matches(", --").count();
         let builtin = help.matches("-h, --help").count();

@@ -23,6 +23,8 @@ pub(super) struct Answer {
     pub vectors: Vec<Vec<f32>>,
     /// Tokens that the server says it counted.
     pub tokens: Option<u64>,
+    /// The vectors came as base64, not as floats in decimal.
+    pub base64: bool,
 }
 
 /// Length of every vector: as it was asked for, or else as in the first answer.
@@ -94,6 +96,7 @@ impl Answer {
         if body.data.len() != count {
             return wrong(format!("{} vectors for {count} inputs", body.data.len()));
         }
+        let base64 = body.data.iter().all(|item| matches!(item.embedding, Encoded::Base64(_)));
         let mut vectors: Vec<Option<Vec<f32>>> = vec![None; count];
         for item in body.data {
             let vector = item.embedding.decode().map_err(Unreadable::Content)?;
@@ -108,6 +111,7 @@ impl Answer {
             // As many as there are places, and no place twice: every one is taken.
             vectors: vectors.into_iter().flatten().collect(),
             tokens: tokens("total_tokens").or_else(|| tokens("prompt_tokens")),
+            base64,
         })
     }
 
@@ -250,7 +254,7 @@ mod tests {
     fn vectors_without_a_usable_length_or_of_different_dimensions_are_refused() {
         let check = |vectors: &[&[f32]], dimensions: Option<usize>| {
             let vectors = vectors.iter().map(|vector| vector.to_vec()).collect();
-            Answer { vectors, tokens: None }.check(dimensions)
+            Answer { vectors, tokens: None, base64: true }.check(dimensions)
         };
         assert_eq!(check(&[&[3.0, 4.0], &[0.0, 1.0]], Some(2)), Ok(()));
         assert_eq!(check(&[], Some(2)), Ok(()));

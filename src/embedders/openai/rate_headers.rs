@@ -18,6 +18,8 @@ pub(super) struct RateHeaders {
     pub tokens: Option<Budget>,
     /// Tokens that fit into the limit at all: a larger request is never accepted.
     pub tokens_limit: Option<u64>,
+    /// Requests that fit into the limit.
+    pub requests_limit: Option<u64>,
 }
 
 impl RateHeaders {
@@ -40,6 +42,7 @@ impl RateHeaders {
             requests: budget("x-ratelimit-remaining-requests", "x-ratelimit-reset-requests"),
             tokens: budget("x-ratelimit-remaining-tokens", "x-ratelimit-reset-tokens"),
             tokens_limit: number("x-ratelimit-limit-tokens"),
+            requests_limit: number("x-ratelimit-limit-requests"),
         }
     }
 

@@ -13,7 +13,7 @@ use crate::domain::failure::Failure;
 /// Characters of the provider's message that are kept.
 const MESSAGE_CHARS_MAX: usize = 200;
 
-/// A message that has this many bytes in a row from an input, or from the key, quotes it.
+/// A message that has this many bytes in a row from an input, or from a secret, quotes it.
 const QUOTE_BYTES: usize = 16;
 
 /// An input shorter than this may stand in any message by chance.
@@ -36,8 +36,8 @@ const KEY_CODES: [&str; 3] = ["invalid_api_key", "model_not_found", "invalid_org
 pub(super) struct Asked<'a> {
     /// Texts to embed.
     pub inputs: &'a [String],
-    /// The key that was sent.
-    pub key: Option<&'a str>,
+    /// The key that was sent, and headers of the user's.
+    pub secrets: &'a [&'a str],
     /// Parameters that were sent.
     pub dialect: Dialect,
     /// Size of the request, as the server estimates it.
@@ -110,7 +110,7 @@ impl Refusal {
     }
 }
 
-/// Describes a reply in a line that holds neither the key nor an input: its status, code and type,
+/// Describes a reply in a line that holds neither a secret nor an input: its status, code and type,
 /// and its message where that quotes nothing.
 pub(super) fn describe(status: u16, body: &[u8], asked: &Asked<'_>) -> String {
     let mut line = format!("status {status}");
@@ -185,7 +185,7 @@ impl Explanation {
 }
 
 impl Asked<'_> {
-    /// Whether `message` repeats an input or the key, or part of one.
+    /// Whether `message` repeats an input or a secret, or part of one.
     fn is_quoted_in(&self, message: &str) -> bool {
         // Escaped a second time, other scripts than Latin would not be recognised.
         if message.contains("\\u") || message.contains("\\x") {
@@ -200,7 +200,8 @@ impl Asked<'_> {
                 secret.as_bytes().windows(QUOTE_BYTES).any(|part| parts.contains(part))
             }
         };
-        self.key.is_some_and(is_quoted) || self.inputs.iter().any(|input| is_quoted(input))
+        self.secrets.iter().any(|secret| is_quoted(secret))
+            || self.inputs.iter().any(|input| is_quoted(input))
     }
 }
 

@@ -7,7 +7,7 @@ const LIMITED: Refusal = Refusal::RateLimited { retry_after: None };
 const DIALECT: Dialect = Dialect { base64: true, dimensions: true };
 
 fn asked<'a>(inputs: &'a [String]) -> Asked<'a> {
-    Asked { inputs, key: Some("sk-abcdefghijklmnopqrstuvwxyz"), dialect: DIALECT, tokens: 100 }
+    Asked { inputs, secrets: &["sk-abcdefghijklmnopqrstuvwxyz"], dialect: DIALECT, tokens: 100 }
 }
 
 fn refusal(status: u16, body: &str) -> Refusal {

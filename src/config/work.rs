@@ -1,0 +1,109 @@
+//! How hard and how long the service works.
+
+use std::time::Duration;
+
+use clap::Args;
+
+use crate::domain::retry::RetryPolicy;
+
+/// How hard and how long the service works.
+#[derive(Debug, Clone, Args)]
+#[command(next_help_heading = "Work")]
+pub struct WorkArgs {
+    /// Waits before the retries of a failed recording
+    #[arg(
+        long,
+        env = "EMBEDDING_RECOVERY_RETRY_DELAYS",
+        value_name = "DURATIONS",
+        default_value = "30s,90s,270s",
+        value_delimiter = ',',
+        value_parser = humantime::parse_duration
+    )]
+    retry_delays: Vec<Duration>,
+
+    /// Length of a lease; a dead worker's recordings come back after it
+    #[arg(
+        long,
+        env = "EMBEDDING_RECOVERY_LEASE_SECS",
+        value_name = "SECONDS",
+        default_value_t = 120,
+        value_parser = clap::value_parser!(u32).range(1..=86_400)
+    )]
+    lease_secs: u32,
+
+    /// Recordings worked on at once
+    #[arg(
+        long,
+        env = "EMBEDDING_RECOVERY_CLAIM_BATCH",
+        value_name = "RECORDINGS",
+        default_value_t = 10,
+        value_parser = clap::value_parser!(u32).range(1..=1000)
+    )]
+    pub claim_batch: u32,
+
+    /// Rows of the first insert; later ones follow the database's speed
+    #[arg(
+        long,
+        env = "EMBEDDING_RECOVERY_INSERT_BATCH",
+        value_name = "ROWS",
+        default_value_t = 50,
+        value_parser = clap::value_parser!(u16).range(1..=1000)
+    )]
+    pub insert_batch: u16,
+
+    /// When the queue is reconciled and polled, as cron in UTC
+    #[arg(
+        long,
+        env = "EMBEDDING_RECOVERY_SCHEDULE",
+        value_name = "CRON",
+        default_value = "*/5 * * * *",
+        value_parser = parse_schedule
+    )]
+    pub schedule: croner::Cron,
+
+    /// A recording that makes no progress for this long is ended
+    #[arg(
+        long,
+        env = "EMBEDDING_RECOVERY_STALL_SECS",
+        value_name = "SECONDS",
+        default_value_t = 300,
+        value_parser = clap::value_parser!(u32).range(10..=86_400)
+    )]
+    stall_secs: u32,
+
+    /// Time for recordings in flight to finish when the service is told to stop
+    #[arg(
+        long,
+        env = "EMBEDDING_RECOVERY_GRACE_SECS",
+        value_name = "SECONDS",
+        default_value_t = 20,
+        value_parser = clap::value_parser!(u32).range(0..=3_600)
+    )]
+    grace_secs: u32,
+}
+
+fn parse_schedule(text: &str) -> Result<croner::Cron, String> {
+    text.parse().map_err(|error| format!("{error}; five fields are expected, such as */5 * * * *"))
+}
+
+impl WorkArgs {
+    /// When failed tasks are tried again.
+    pub fn retry(&self) -> RetryPolicy {
+        RetryPolicy::new(self.retry_delays.clone())
+    }
+
+    /// Length of a lease.
+    pub fn lease(&self) -> Duration {
+        Duration::from_secs(self.lease_secs.into())
+    }
+
+    /// Time without progress after which a recording is ended.
+    pub fn stall(&self) -> Duration {
+        Duration::from_secs(self.stall_secs.into())
+    }
+
+    /// Time that recordings in flight get at a stop.
+    pub fn grace(&self) -> Duration {
+        Duration::from_secs(self.grace_secs.into())
+    }
+}
