@@ -2,6 +2,7 @@
 //! start and stop.
 
 mod embedding;
+mod reembed;
 mod serve;
 
 use anyhow::Context;
@@ -10,7 +11,8 @@ use crate::config::DatabaseArgs;
 use crate::embedded::{EmbeddedOptions, EmbeddedPostgres, default_cache_dir, default_data_dir};
 use crate::postgres::PgStore;
 
-pub use embedding::Embedding;
+pub use embedding::{Embedding, embedding_of_worker};
+pub use reembed::{Reembedded, Step, cancel_reembedding, reembed};
 pub use serve::{Ended, serve};
 
 /// The database, and the server behind it where it is the program's own.

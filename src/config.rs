@@ -15,7 +15,7 @@ const OPENAI_BASE_URL: &str = "https://api.openai.com/v1";
 /// The model used where none is named.
 const DEFAULT_MODEL: &str = "text-embedding-3-small";
 /// Names the built-in model.
-const LOCAL_MODEL: &str = "local";
+pub const LOCAL_MODEL: &str = "local";
 
 /// A setting that cannot be meant: wrong use, exit code 64.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -123,6 +123,11 @@ pub enum EmbedderChoice {
 }
 
 impl EmbedderArgs {
+    /// A model of a provider, whatever the environment says of models. `local` is the built-in one.
+    pub fn of_model(provider: ProviderArgs, model: String, dimensions: Option<u32>) -> Self {
+        Self { provider, embedding_model: Some(model), embedding_dimensions: dimensions }
+    }
+
     /// Chooses the embedder. There is no silent downgrade: with a database of the user's, the local
     /// model runs only where it is asked for.
     ///

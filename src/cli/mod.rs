@@ -3,6 +3,7 @@
 mod enqueue;
 mod import;
 mod migrate;
+mod reembed;
 mod serve;
 mod verify;
 
@@ -56,6 +57,8 @@ enum Command {
     Enqueue(enqueue::Args),
     /// Run the service
     Serve(Box<serve::Args>),
+    /// Change the model without downtime
+    Reembed(Box<reembed::Args>),
     /// Check what is stored against what must hold
     Verify(verify::Args),
 }
@@ -74,7 +77,7 @@ pub fn main() -> ExitCode {
     match run(cli) {
         Ok(code) => code,
         Err(error) if error.is::<ConfigError>() => {
-            eprintln!("error: {error}");
+            eprintln!("error: {error:#}");
             EXIT_USAGE.into()
         }
         Err(error) => {
@@ -93,6 +96,7 @@ fn run(cli: Cli) -> anyhow::Result<ExitCode> {
             Command::Import(args) => import::run(&cli.database, &args).await,
             Command::Enqueue(args) => enqueue::run(&cli.database, &args).await,
             Command::Serve(args) => serve::run(&cli.database, &args).await,
+            Command::Reembed(args) => reembed::run(&cli.database, &args).await,
             Command::Verify(args) => verify::run(&cli.database, &args).await,
         }
     })
