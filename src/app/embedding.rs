@@ -149,9 +149,10 @@ async fn follow(
     };
     let args = EmbedderArgs::of_model(args.provider.clone(), model.to_owned(), asked);
     let known = Some(current.model.dimensions).filter(|_| patient);
-    let embedding = Embedding::choose(&args, database.is_own(), known).await.with_context(|| {
-        format!("this database went over to another model; set {settings} and what it needs")
-    })?;
+    let embedding =
+        Embedding::choose(&args, database.is_own(), known).await.with_context(|| {
+            format!("this database went over to another model; set {settings} and what it needs")
+        })?;
     let in_use = database.store.use_model(&embedding.model).await.map_err(with_way_out)?;
     Ok((embedding, in_use))
 }

@@ -86,7 +86,9 @@ async fn start(
         );
     }
     if next {
-        tracing::info!("it is the next model: search stays on the current one until `reembed` ends");
+        tracing::info!(
+            "it is the next model: search stays on the current one until `reembed` ends"
+        );
     }
     while store.reconcile(&model, RECONCILE_ROWS_MAX).await? >= u64::from(RECONCILE_ROWS_MAX) {}
     let settings = tree_settings(store, embedder, model.clone(), work).await?;

@@ -54,9 +54,10 @@ pub(super) struct Args {
 }
 
 pub(super) async fn run(database: &DatabaseArgs, args: &Args) -> anyhow::Result<ExitCode> {
-    let embedder = args.model.as_ref().map(|model| {
-        EmbedderArgs::of_model(args.provider.clone(), model.clone(), args.dimensions)
-    });
+    let embedder = args
+        .model
+        .as_ref()
+        .map(|model| EmbedderArgs::of_model(args.provider.clone(), model.clone(), args.dimensions));
     if let Some(embedder) = &embedder {
         // Wrong settings are told before a server is started for them.
         embedder.choose(database.url().is_none())?;

@@ -186,15 +186,10 @@ async fn bad_vectors(connection: &mut PgConnection) -> Result<Vec<Violation>, Fa
         recording_id: row.recording_id,
         detail: match row.found {
             None => format!("chunk {} has no vector", row.chunk_index),
-            Some(found) if found != row.dimensions => format!(
-                "chunk {} has {found} dimensions, not {}",
-                row.chunk_index,
-                row.dimensions
-            ),
-            Some(_) => format!(
-                "chunk {} has a vector of no length or not finite",
-                row.chunk_index
-            ),
+            Some(found) if found != row.dimensions => {
+                format!("chunk {} has {found} dimensions, not {}", row.chunk_index, row.dimensions)
+            }
+            Some(_) => format!("chunk {} has a vector of no length or not finite", row.chunk_index),
         },
     })
     .fetch_all(connection)

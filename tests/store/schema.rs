@@ -99,6 +99,7 @@ async fn a_role_that_may_not_create_triggers_on_the_sources_migrates_and_finds_c
         and tgrelid in ('fathom_calls'::regclass, 'fathom_transcripts'::regclass)";
     assert_eq!(number(&database, triggers).await, 0);
     plain_calls(&database, "alice", 3).await;
+    store.use_model(&model()).await.unwrap();
     assert_eq!(store.reconcile(&model(), 10).await, Ok(3));
     assert!(store.load(&key(1)).await.is_ok());
     assert_eq!(store.load(&key(9)).await.err(), Some(Failure::RecordingDeleted));
