@@ -3,6 +3,7 @@
 mod commands;
 mod imports;
 mod killed;
+mod reembedding;
 mod serving;
 mod traces;
 

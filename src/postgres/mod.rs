@@ -10,6 +10,7 @@ mod fathom;
 mod import;
 mod model_swap;
 mod reembedding;
+mod reembedding_progress;
 mod schedules;
 mod schema;
 mod transcript_chunks;
@@ -28,7 +29,8 @@ pub use embedding_jobs::{JobRequest, JobSummary, Selection};
 pub use embedding_models::{ModelError, ModelInUse, ModelState, StoredModel};
 pub use fathom::TRANSCRIPT_BYTES_MAX;
 pub use import::Import;
-pub use reembedding::{DeadLetter, Estimate, Progress, ReembedError};
+pub use reembedding::{DeadLetter, ReembedError};
+pub use reembedding_progress::{Estimate, Progress};
 pub use schema::SchemaError;
 pub use verify::{Report, VIOLATIONS_MAX, Violation};
 
