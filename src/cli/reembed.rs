@@ -180,7 +180,7 @@ fn report(ended: &Reembedded, to: &Model) -> ExitCode {
                 to.name, progress.missing_dead
             );
             for letter in letters {
-                println!("  recording {}: {}", letter.key, letter.reason);
+                println!("  {}: {}", letter.key, letter.reason);
             }
             println!(
                 "mend the cause and bring them back with `embedding-recovery enqueue --recording ID`, \

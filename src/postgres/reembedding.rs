@@ -33,6 +33,12 @@ pub enum ReembedError {
         .0.provider_name, .0.model.dimensions
     )]
     OtherRunning(StoredModel),
+    /// The role could embed for days, and then not build the index.
+    #[error(
+        "only the owner of transcript_chunks can build the index of the new model: run this as the \
+         role that migrated"
+    )]
+    NotOwner,
     /// The database failed.
     #[error(transparent)]
     Database(#[from] sqlx::Error),
@@ -166,11 +172,20 @@ async fn allowed(
     connection: &mut PgConnection,
     asked: &Model,
 ) -> Result<(StoredModel, Option<StoredModel>), ReembedError> {
-    let all = embedding_models::all(connection).await?;
+    let all = embedding_models::all(&mut *connection).await?;
     let in_state = |state| all.iter().find(|stored| stored.state == state).cloned();
     let current = in_state(ModelState::Current).ok_or(ReembedError::NothingStored)?;
     if current.is(asked) {
         return Err(ReembedError::Same(current));
+    }
+    let owner = sqlx::query_scalar!(
+        r#"select pg_has_role(relowner, 'USAGE') as "owner!"
+           from pg_class where oid = 'transcript_chunks'::regclass"#
+    )
+    .fetch_one(connection)
+    .await?;
+    if !owner {
+        return Err(ReembedError::NotOwner);
     }
     match in_state(ModelState::Next) {
         Some(next) if !next.is(asked) => Err(ReembedError::OtherRunning(next)),

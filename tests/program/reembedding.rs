@@ -3,6 +3,7 @@
 use std::collections::HashSet;
 use std::time::Duration;
 
+use embedding_recovery::ports::Model;
 use tokio::process::Command;
 
 use super::serving::serve;
@@ -137,7 +138,7 @@ async fn killed_in_the_middle_and_run_twice_at_once_it_buys_nothing_twice() {
     // Only what was on its way when it was killed: two recordings at once, of three chunks.
     let twice = bought.len() - bought.iter().collect::<HashSet<_>>().len();
     assert!(bought.len() >= 36 && twice <= 6, "{twice} of {} bought twice", bought.len());
-    let workers = "select count(distinct worker_id) from embedding_attempts a
+    let workers = "select count(distinct a.worker_id) from embedding_attempts a
         join embedding_queue q on q.id = a.task_id where q.for_model = 'big'";
     assert_eq!(database.value::<i64>(workers).await, 3, "the two shared the work");
     database.assert_sound().await;
@@ -210,7 +211,9 @@ async fn recordings_that_the_new_model_refuses_hold_it_up_until_they_are_left() 
     assert_eq!(held_up.code, Some(1), "{held_up:?}");
     assert!(held_up.stdout.contains("held up: big failed on 1 of the recordings"), "{held_up:?}");
     assert!(
-        held_up.stdout.contains("recording alice/2: chunk 1 is refused by the provider"),
+        held_up
+            .stdout
+            .contains("\n  recording 2 of user alice: chunk 1 is refused by the provider"),
         "{held_up:?}"
     );
     assert!(held_up.stdout.contains("--leave-dead"), "{held_up:?}");
@@ -245,4 +248,44 @@ async fn a_running_service_goes_over_to_the_new_model_by_itself() {
     let settings = format!("set EMBEDDING_MODEL={OLD} and EMBEDDING_DIMENSIONS=16");
     assert!(ended.stderr.contains(&settings), "{ended:?}");
     database.assert_sound().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_service_that_is_set_to_the_next_model_joins_and_search_stays_on_the_old_one() {
+    let database = embedded(3).await;
+    let fake = FakeOpenAi::start(MORE);
+    let next = Model { name: "big".into(), dimensions: MORE as u32 };
+    database.store.begin_reembedding(&next).await.unwrap();
+    let mut joining = serve(&database, &fake, &["--exit-when-idle"]);
+    let joined = run(joining.env("EMBEDDING_MODEL", "big")).await;
+    assert_eq!(joined.stdout, "done: 3 completed, 0 dead letters, 0 open\n", "{joined:?}");
+    assert_eq!(searchable(&database).await, format!("{OLD} 3"));
+    let bought = fake.bought().len();
+    let done = run(&mut reembed(&database, &fake, &["--model", "big", "--yes"])).await;
+    assert_eq!(done.code, Some(0), "{done:?}");
+    assert!(
+        done.stdout.contains("\n0 of 3 recordings to embed: about 0 chunks, 0 tokens\n"),
+        "{done:?}"
+    );
+    assert_eq!(fake.bought().len(), bought + 1, "a probe only");
+    assert_eq!(searchable(&database).await, "big 3");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_service_whose_next_model_is_cancelled_ends_and_says_why() {
+    let database = embedded(1).await;
+    let fake = FakeOpenAi::start(MORE);
+    let next = Model { name: "big".into(), dimensions: MORE as u32 };
+    database.store.begin_reembedding(&next).await.unwrap();
+    let service = serve(&database, &fake, &[]).env("EMBEDDING_MODEL", "big").spawn().unwrap();
+    database
+        .wait_until("select count(*) = 1 from chunk_sets where model = 'big' and state = 'current'")
+        .await;
+    assert_eq!(run(&mut database.program(&["reembed", "--cancel"])).await.code, Some(0));
+    let ended = end_of(service).await;
+    assert_eq!(ended.code, Some(1), "{ended:?}");
+    assert!(
+        ended.stdout.starts_with("cannot go on: the re-embedding with big was cancelled"),
+        "{ended:?}"
+    );
 }

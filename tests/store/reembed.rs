@@ -5,6 +5,7 @@ use std::collections::HashSet;
 use embedding_recovery::postgres::{JobRequest, ModelState, Progress, ReembedError, Selection};
 use futures::future::join_all;
 
+use super::schema::{as_role, forget};
 use super::*;
 
 pub(super) const NEXT: &str = "next-model";
@@ -75,6 +76,23 @@ async fn nothing_begins_where_nothing_is_stored_or_the_model_is_the_same() {
     let after =
         text(&database, "select jsonb_agg(to_jsonb(m))::text from embedding_models m").await;
     assert_eq!(before, after);
+}
+
+#[tokio::test]
+async fn a_role_that_could_not_build_the_index_is_told_before_anything_is_embedded() {
+    let database = database().await;
+    let role = format!("worker_{}", Uuid::new_v4().simple());
+    database
+        .execute(&format!(
+            "create role {role}; grant usage on schema public to {role};
+             grant select, insert, update, delete on all tables in schema public to {role}"
+        ))
+        .await;
+    let store = as_role(&database, &role).await;
+    let refused = store.begin_reembedding(&next_model()).await.unwrap_err();
+    assert!(matches!(refused, ReembedError::NotOwner), "{refused}");
+    forget(&database, store, &role).await;
+    assert_eq!(number(&database, "select count(*) from embedding_models").await, 1);
 }
 
 #[tokio::test(flavor = "multi_thread")]
