@@ -35,7 +35,7 @@ pub enum Step {
 pub enum Reembedded {
     /// Search is on the new model.
     Swapped {
-        /// As it was at the end.
+        /// As it was when it was last looked at before.
         progress: Option<Progress>,
         /// Tasks that are still open.
         open: u64,
@@ -85,7 +85,10 @@ pub async fn reembed(
             let open = store.task_counts_of(&next.name).await?.open();
             Reembedded::Swapped { progress: run.last, open, cleaned_up }
         }
-        End::Stopped => Reembedded::Stopped(run.last),
+        End::Stopped => {
+            let now = store.now().await?;
+            Reembedded::Stopped(store.reembedding(&next.name, now).await?)
+        }
         End::Cancelled => Reembedded::Cancelled,
         End::DeadLetters(progress) => {
             let letters = store.reembedding_dead_letters(&next.name).await?;
@@ -169,10 +172,11 @@ impl Run<'_> {
         let Some(progress) = self.store.reembedding(&self.next.name, began).await? else {
             return Ok(Some(End::Cancelled));
         };
-        self.last = Some(progress);
-        (self.show)(Step::Embedding(progress));
         match progress.state {
-            ModelState::Next => {}
+            ModelState::Next => {
+                self.last = Some(progress);
+                (self.show)(Step::Embedding(progress));
+            }
             ModelState::Current => return Ok(Some(End::Swapped)),
             ModelState::Retired { .. } => return Ok(Some(End::Cancelled)),
         }
