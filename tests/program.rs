@@ -1,6 +1,7 @@
 //! The program as its user runs it.
 
 mod commands;
+mod following;
 mod imports;
 mod killed;
 mod reembedding;

@@ -158,7 +158,10 @@ async fn until_it_ends(
                 return End::CannotGoOn(open.failure.to_string());
             }
             match store.task_counts_of(&model.name).await {
-                Ok(counts) if counts.open() == 0 => return End::Idle,
+                // A model that was replaced has no tasks either.
+                Ok(counts) if counts.open() == 0 => {
+                    return end_of_model(store, model).await.unwrap_or(End::Idle);
+                }
                 Ok(_) | Err(Failure::DatabaseUnavailable { .. }) => {}
                 Err(failure) => return End::CannotGoOn(failure.to_string()),
             }

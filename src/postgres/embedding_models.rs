@@ -175,23 +175,43 @@ impl StoredModel {
     }
 }
 
+/// False where the model has more dimensions than an index takes.
+pub(super) fn has_index(model: &Model) -> bool {
+    model.dimensions <= INDEXED_DIMENSIONS_MAX
+}
+
+/// Whether the model's index is there and valid; `None` where it is missing.
+async fn is_valid(
+    executor: impl PgExecutor<'_>,
+    model: &Model,
+) -> Result<Option<bool>, sqlx::Error> {
+    sqlx::query_scalar!(
+        r#"select i.indisvalid from pg_index i join pg_class c on c.oid = i.indexrelid
+           where c.relname = $1 and pg_table_is_visible(c.oid)"#,
+        index_name(&model.name)
+    )
+    .fetch_optional(executor)
+    .await
+}
+
+/// True where neither [`ensure_index`] nor [`drop_retired_indexes`] has anything to do: then nobody
+/// needs to wait for the lock, which a build holds for hours.
+pub(super) async fn indexes_are_right(pool: &PgPool, model: &Model) -> Result<bool, sqlx::Error> {
+    let indexed = !has_index(model) || is_valid(pool, model).await? == Some(true);
+    Ok(indexed && retired_indexes(&mut *pool.acquire().await?).await?.is_empty())
+}
+
 /// Builds the model's partial HNSW index where it is missing or was left invalid by a build that
 /// was interrupted. False where the model has more dimensions than an index takes.
 pub(super) async fn ensure_index(
     connection: &mut PgConnection,
     model: &Model,
 ) -> Result<bool, sqlx::Error> {
-    if model.dimensions > INDEXED_DIMENSIONS_MAX {
+    if !has_index(model) {
         return Ok(false);
     }
     let name = index_name(&model.name);
-    let valid = sqlx::query_scalar!(
-        r#"select i.indisvalid from pg_index i join pg_class c on c.oid = i.indexrelid
-           where c.relname = $1 and pg_table_is_visible(c.oid)"#,
-        name
-    )
-    .fetch_optional(&mut *connection)
-    .await?;
+    let valid = is_valid(&mut *connection, model).await?;
     if valid == Some(true) {
         return Ok(true);
     }
@@ -215,25 +235,28 @@ pub(super) async fn ensure_index(
 /// Drops the indexes of retired models, before their chunks go: nothing searches them, and each
 /// chunk would cost its removal from the graph. An index of another owner stays.
 pub(super) async fn drop_retired_indexes(connection: &mut PgConnection) -> Result<(), sqlx::Error> {
-    let retired = all(&mut *connection).await?.into_iter();
-    let names: Vec<String> = retired
-        .filter(|stored| matches!(stored.state, ModelState::Retired { .. }))
-        .map(|stored| index_name(&stored.model.name))
-        .collect();
-    let droppable = sqlx::query_scalar!(
-        r#"select relname::text as "name!" from pg_class
-           where relname = any($1) and pg_table_is_visible(oid) and pg_has_role(relowner, 'USAGE')"#,
-        &names
-    )
-    .fetch_all(&mut *connection)
-    .await?;
-    for name in droppable {
+    for name in retired_indexes(&mut *connection).await? {
         // It waits for the readers that use it.
         sqlx::raw_sql("set statement_timeout = 0").execute(&mut *connection).await?;
         let drop = format!("drop index concurrently if exists {name}");
         sqlx::raw_sql(AssertSqlSafe(drop)).execute(&mut *connection).await?;
     }
     Ok(())
+}
+
+async fn retired_indexes(connection: &mut PgConnection) -> Result<Vec<String>, sqlx::Error> {
+    let retired = all(&mut *connection).await?.into_iter();
+    let names: Vec<String> = retired
+        .filter(|stored| matches!(stored.state, ModelState::Retired { .. }))
+        .map(|stored| index_name(&stored.model.name))
+        .collect();
+    sqlx::query_scalar!(
+        r#"select relname::text as "name!" from pg_class
+           where relname = any($1) and pg_table_is_visible(oid) and pg_has_role(relowner, 'USAGE')"#,
+        &names
+    )
+    .fetch_all(connection)
+    .await
 }
 
 fn index_name(model_name: &str) -> String {

@@ -121,6 +121,10 @@ impl PgStore {
         if state == ModelState::Next {
             return Ok(ModelInUse { model, next: true, indexed: true });
         }
+        if embedding_models::indexes_are_right(&self.pool, &model).await? {
+            let indexed = embedding_models::has_index(&model);
+            return Ok(ModelInUse { indexed, model, next: false });
+        }
         let mut connection = PgConnection::connect(&self.url).await?;
         schema::lock(&mut connection).await?;
         let indexed = embedding_models::ensure_index(&mut connection, &model).await;

@@ -3,7 +3,6 @@
 use std::collections::HashSet;
 use std::time::Duration;
 
-use embedding_recovery::ports::Model;
 use tokio::process::Command;
 
 use super::serving::serve;
@@ -13,17 +12,17 @@ use crate::harness::program::{end_of, run, signal};
 use crate::harness::{TestDatabase, eventually};
 
 /// The new model's vectors are longer, so that none can be taken for the old one's.
-const MORE: usize = 16;
+pub(super) const MORE: usize = 16;
 
 /// `reembed` over a test's database and the fake API, with short waits.
-fn reembed(database: &TestDatabase, fake: &FakeOpenAi, more: &[&str]) -> Command {
+pub(super) fn reembed(database: &TestDatabase, fake: &FakeOpenAi, more: &[&str]) -> Command {
     let mut command = database.program(&["reembed", "--retry-delays", "50ms,50ms,50ms"]);
     command.args(more).env("OPENAI_BASE_URL", fake.base_url()).env("OPENAI_API_KEY", "sk-test-key");
     command
 }
 
 /// Recordings of three chunks each, embedded with the old model.
-async fn embedded(recordings: i64) -> TestDatabase {
+pub(super) async fn embedded(recordings: i64) -> TestDatabase {
     let database = TestDatabase::new().await;
     let fake = FakeOpenAi::start(8);
     let calls: Vec<_> = (1..=recordings).map(|id| call(id, 3)).collect();
@@ -33,14 +32,14 @@ async fn embedded(recordings: i64) -> TestDatabase {
 }
 
 /// Models whose chunks search sees, and of how many recordings.
-async fn searchable(database: &TestDatabase) -> String {
+pub(super) async fn searchable(database: &TestDatabase) -> String {
     database
         .value("select concat_ws(' ', string_agg(distinct embedding_model, ' '), count(distinct recording_id))
                 from searchable_chunks")
         .await
 }
 
-const OLD: &str = "text-embedding-3-small";
+pub(super) const OLD: &str = "text-embedding-3-small";
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_cost_is_told_first_and_yes_goes_all_the_way() {
@@ -225,67 +224,4 @@ async fn recordings_that_the_new_model_refuses_hold_it_up_until_they_are_left() 
     assert_eq!(left.code, Some(0), "{left:?}");
     assert_eq!(searchable(&database).await, "big 2");
     database.assert_sound().await;
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn a_running_service_goes_over_to_the_new_model_by_itself() {
-    let database = embedded(2).await;
-    let fake = FakeOpenAi::start(8);
-    let service = serve(&database, &fake, &[]).spawn().unwrap();
-    database.import(&[call(3, 3)]).await;
-    database.wait_until("select count(distinct recording_id) = 3 from searchable_chunks").await;
-    let to = ["--model", OLD, "--dimensions", "16", "--yes"];
-    let done = run(&mut reembed(&database, &fake, &to)).await;
-    assert_eq!(done.code, Some(0), "{done:?}");
-    assert_eq!(searchable(&database).await, format!("{OLD}@16 3"));
-    database.import(&[call(4, 3)]).await;
-    database.wait_until("select count(distinct recording_id) = 4 from searchable_chunks").await;
-    assert_eq!(searchable(&database).await, format!("{OLD}@16 4"));
-    signal(&service, "TERM").await;
-    let ended = end_of(service).await;
-    assert_eq!(ended.code, Some(0), "{ended:?}");
-    assert!(ended.stderr.contains("another model took its place"), "{ended:?}");
-    let settings = format!("set EMBEDDING_MODEL={OLD} and EMBEDDING_DIMENSIONS=16");
-    assert!(ended.stderr.contains(&settings), "{ended:?}");
-    database.assert_sound().await;
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn a_service_that_is_set_to_the_next_model_joins_and_search_stays_on_the_old_one() {
-    let database = embedded(3).await;
-    let fake = FakeOpenAi::start(MORE);
-    let next = Model { name: "big".into(), dimensions: MORE as u32 };
-    database.store.begin_reembedding(&next).await.unwrap();
-    let mut joining = serve(&database, &fake, &["--exit-when-idle"]);
-    let joined = run(joining.env("EMBEDDING_MODEL", "big")).await;
-    assert_eq!(joined.stdout, "done: 3 completed, 0 dead letters, 0 open\n", "{joined:?}");
-    assert_eq!(searchable(&database).await, format!("{OLD} 3"));
-    let bought = fake.bought().len();
-    let done = run(&mut reembed(&database, &fake, &["--model", "big", "--yes"])).await;
-    assert_eq!(done.code, Some(0), "{done:?}");
-    assert!(
-        done.stdout.contains("\n0 of 3 recordings to embed: about 0 chunks, 0 tokens\n"),
-        "{done:?}"
-    );
-    assert_eq!(fake.bought().len(), bought + 1, "a probe only");
-    assert_eq!(searchable(&database).await, "big 3");
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn a_service_whose_next_model_is_cancelled_ends_and_says_why() {
-    let database = embedded(1).await;
-    let fake = FakeOpenAi::start(MORE);
-    let next = Model { name: "big".into(), dimensions: MORE as u32 };
-    database.store.begin_reembedding(&next).await.unwrap();
-    let service = serve(&database, &fake, &[]).env("EMBEDDING_MODEL", "big").spawn().unwrap();
-    database
-        .wait_until("select count(*) = 1 from chunk_sets where model = 'big' and state = 'current'")
-        .await;
-    assert_eq!(run(&mut database.program(&["reembed", "--cancel"])).await.code, Some(0));
-    let ended = end_of(service).await;
-    assert_eq!(ended.code, Some(1), "{ended:?}");
-    assert!(
-        ended.stdout.starts_with("cannot go on: the re-embedding with big was cancelled"),
-        "{ended:?}"
-    );
 }
