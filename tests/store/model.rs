@@ -111,14 +111,15 @@ async fn replicas_that_start_at_once_build_the_index_once() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_service_starts_while_the_index_of_the_next_model_is_built() {
     let database = TestDatabase::new().await;
-    let used = database.store.use_model(&of("model", 8)).await.unwrap();
+    let model = of("model", 8);
+    let used = database.store.use_model(&model).await.unwrap();
     let mut building = database.pool.acquire().await.unwrap();
     let lock: bool = sqlx::query_scalar("select pg_try_advisory_lock(x'656d6272656376'::bigint)")
         .fetch_one(&mut *building)
         .await
         .unwrap();
     assert!(lock);
-    let again = database.store.use_model(&of("model", 8));
+    let again = database.store.use_model(&model);
     let again = crate::harness::within_deadline("the model is used", again).await.unwrap();
     assert_eq!(again, used);
 }
