@@ -31,6 +31,12 @@ pub(super) async fn embedded(recordings: i64) -> TestDatabase {
     database
 }
 
+/// Whether the inputs are of this call.
+fn is_call(recording_id: i64) -> impl Fn(&[String]) -> bool {
+    let text = format!("call{recording_id}turn");
+    move |inputs| inputs.iter().any(|input| input.contains(&text))
+}
+
 /// Models whose chunks search sees, and of how many recordings.
 pub(super) async fn searchable(database: &TestDatabase) -> String {
     database
@@ -52,10 +58,13 @@ async fn the_cost_is_told_first_and_yes_goes_all_the_way() {
     assert_eq!(fake.bought().len(), 1, "a probe only");
     assert_eq!(database.value::<i64>("select count(*) from embedding_models").await, 1);
 
+    // One that the old model does not have is waited for too.
+    database.import(&[call(4, 3)]).await;
+    fake.on(is_call(4), Reply::Delay(Duration::from_millis(1_500)));
     let done = run(&mut reembed(&database, &fake, &["--model", "big", "--yes"])).await;
     assert_eq!(done.code, Some(0), "{done:?}");
-    assert!(done.stdout.contains("done: search is on big now; 9 chunks, "), "{done:?}");
-    assert_eq!(searchable(&database).await, "big 3");
+    assert!(done.stdout.contains("done: search is on big now; 12 chunks, "), "{done:?}");
+    assert_eq!(searchable(&database).await, "big 4");
     let left = "select (select count(*) from transcript_chunks where embedding_model <> 'big')
         + (select count(*) from pg_indexes where indexdef like '%hnsw%' and indexdef not like '%big%')";
     assert_eq!(database.value::<i64>(left).await, 0, "nothing of the old model is left");
@@ -71,14 +80,14 @@ async fn the_cost_is_told_first_and_yes_goes_all_the_way() {
     );
 
     // A service that is still set to the old model follows, and says what to set.
-    database.import(&[call(4, 3)]).await;
+    database.import(&[call(5, 3)]).await;
     let served = run(&mut serve(&database, &fake, &["--exit-when-idle"])).await;
     assert_eq!(served.code, Some(0), "{served:?}");
     assert!(
         served.stderr.contains("set EMBEDDING_MODEL=big and EMBEDDING_DIMENSIONS=16"),
         "{served:?}"
     );
-    assert_eq!(searchable(&database).await, "big 4");
+    assert_eq!(searchable(&database).await, "big 5");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -120,6 +120,19 @@ async fn of_re_embeddings_that_begin_at_once_with_different_models_one_wins_and_
     assert_eq!((begun.len(), refused.len()), (1, 1));
     let next = "select string_agg(name, ' ') from embedding_models where state = 'next'";
     assert!(begun.contains(&text(&database, next).await));
+
+    // In the order in which nothing but the lock helps.
+    let database = self::database().await;
+    let mut first = database.pool.begin().await.unwrap();
+    let insert =
+        "insert into embedding_models (name, dimensions, state) values ('first', 3, 'next')";
+    sqlx::query(insert).execute(&mut *first).await.unwrap();
+    let store = database.store.clone();
+    let second = tokio::spawn(async move { store.begin_reembedding(&next_model()).await });
+    wait_for_blocked(&database, 1).await;
+    first.commit().await.unwrap();
+    let refused = second.await.unwrap().unwrap_err();
+    assert!(matches!(refused, ReembedError::OtherRunning(_)), "{refused}");
 }
 
 #[tokio::test]

@@ -144,6 +144,7 @@ async fn where_a_recording_waits_for_both_models_one_task_is_left_and_its_job_wa
     let old = claim(&database, ClaimOf::Healthy(3)).await;
     bury(&database, old.iter().find(|task| task.key == key(3)).unwrap()).await;
     let held = claim_next(&database, 3).await;
+    database.assert_sound().await;
     let third = held.iter().filter(|task| task.key == key(3)).cloned().collect();
     embed_next(&database, third, &NEW).await;
     assert!(database.store.swap_models(NEXT, false).await.unwrap());
