@@ -3,6 +3,7 @@
 
 mod doctor;
 mod embedding;
+mod reembed;
 mod serve;
 
 use anyhow::Context;
@@ -12,7 +13,8 @@ use crate::embedded::{EmbeddedOptions, EmbeddedPostgres, default_cache_dir, defa
 use crate::postgres::PgStore;
 
 pub use doctor::examine;
-pub use embedding::Embedding;
+pub use embedding::{Embedding, embedding_of_worker};
+pub use reembed::{Reembedded, Step, cancel_reembedding, reembed};
 pub use serve::{Ended, serve};
 
 /// The database, and the server behind it where it is the program's own.

@@ -9,7 +9,7 @@ use std::path::PathBuf;
 
 use clap::Args;
 
-pub use embedder::{EmbedderArgs, EmbedderChoice};
+pub use embedder::{EmbedderArgs, EmbedderChoice, LOCAL_MODEL};
 pub use provider::{CaBundle, Header, Provider, ProviderArgs};
 pub use work::WorkArgs;
 

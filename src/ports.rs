@@ -15,7 +15,7 @@ use crate::domain::task::{Lease, Settlement, Task};
 /// The embedding model that everything stored under one name was made with.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Model {
-    /// Name, as the provider knows it and as it is stored beside each vector.
+    /// Name: as it is stored beside each vector, or, where it is said, as the provider knows it.
     pub name: String,
     /// Length of its vectors.
     pub dimensions: u32,
@@ -229,9 +229,15 @@ pub enum ClaimOf {
 /// under a stale one it changes nothing and returns [`Failure::LeaseLost`].
 #[async_trait]
 pub trait Store: Send + Sync + 'static {
-    /// Leases tasks that are due, best first, for `lease` from now by the database's clock. Each
-    /// gets a fresh token and an attempt row.
-    async fn claim(&self, worker: Uuid, of: ClaimOf, lease: Duration) -> Result<Claimed, Failure>;
+    /// Leases tasks of a model that are due, best first, for `lease` from now by the database's
+    /// clock. Each gets a fresh token and an attempt row. A retired model has no tasks.
+    async fn claim(
+        &self,
+        worker: Uuid,
+        model_name: &str,
+        of: ClaimOf,
+        lease: Duration,
+    ) -> Result<Claimed, Failure>;
 
     /// Extends leases; returns those of the tokens that are still held.
     async fn renew(&self, tokens: &[Uuid], lease: Duration) -> Result<Vec<Uuid>, Failure>;
@@ -287,11 +293,12 @@ pub trait Store: Send + Sync + 'static {
         work: Work,
     ) -> Result<Completion, Failure>;
 
-    /// Deletes chunks of dead sets, at most `rows_max`; returns how many.
+    /// Deletes chunks of dead sets, at most `rows_max`, and declares as many sets of retired models
+    /// dead; returns how many there were of the more frequent kind.
     async fn delete_dead_chunks(&self, rows_max: u32) -> Result<u64, Failure>;
 
-    /// Enqueues recordings that need it (no current set, or one that no longer fits the
-    /// transcript) and have no open task, at most `rows_max`; returns how many.
+    /// Enqueues recordings for a model that need it (no current set of it, or one that no longer fits
+    /// the transcript) and have no open task for it, at most `rows_max`; returns how many.
     async fn reconcile(&self, model: &Model, rows_max: u32) -> Result<u64, Failure>;
 
     /// Takes the tick of `schedule` that falls at `at`; false where another process took it.

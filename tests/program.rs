@@ -3,10 +3,12 @@
 mod commands;
 mod config;
 mod doctor;
+mod following;
 mod import_files;
 mod imports;
 mod killed;
 mod proxies;
+mod reembedding;
 mod serving;
 mod traces;
 

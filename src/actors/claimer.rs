@@ -50,6 +50,8 @@ pub(super) struct ClaimerArguments {
     pub(super) outages: Outages,
     pub(super) supervisor: ActorRef<SupervisorMessage>,
     pub(super) worker_id: Uuid,
+    /// The model whose tasks are claimed.
+    pub(super) model_name: String,
     pub(super) slots: u32,
     pub(super) lease: Duration,
     /// Told until when all leases of this process surely hold, by the local clock.
@@ -202,7 +204,8 @@ impl ClaimerState {
     async fn ask(&mut self, of: ClaimOf) -> Result<Claimed, Failure> {
         let arguments = &self.arguments;
         let asked = Instant::now();
-        let claim = arguments.store.claim(arguments.worker_id, of, arguments.lease);
+        let (worker_id, model_name) = (arguments.worker_id, &arguments.model_name);
+        let claim = arguments.store.claim(worker_id, model_name, of, arguments.lease);
         // Whoever waits for a claim renews nothing meanwhile.
         let claimed = answered_within(arguments.lease / RENEWALS_PER_LEASE, claim).await?;
         if self.held.tokens.is_empty() && !claimed.tasks.is_empty() {

@@ -23,7 +23,8 @@ const RECONCILE_PAGES_MAX: u32 = 20;
 const LISTEN_AGAIN: Duration = Duration::from_secs(5);
 /// The longest time to a tick that could not be computed.
 const TICK_AGAIN: Duration = Duration::from_secs(10);
-/// Name of this schedule among those that replicas share.
+/// Begins the name of this schedule among those that replicas share. The model ends it: while two are
+/// worked for, each has ticks of its own.
 const SCHEDULE: &str = "reconcile";
 
 /// Messages of the Scheduler.
@@ -136,11 +137,12 @@ impl SchedulerState {
     }
 
     async fn reconcile(&self, at: chrono::DateTime<chrono::Utc>) -> Result<u64, Failure> {
-        let SchedulerArguments { store, outages, .. } = &self.arguments;
+        let SchedulerArguments { store, outages, model, .. } = &self.arguments;
         let mut enqueued = 0;
-        if outages.answered(store.take_tick(SCHEDULE, at)).await? {
+        let schedule = format!("{SCHEDULE} {}", model.name);
+        if outages.answered(store.take_tick(&schedule, at)).await? {
             for _ in 0..RECONCILE_PAGES_MAX {
-                let reconciling = store.reconcile(&self.arguments.model, RECONCILE_ROWS_MAX);
+                let reconciling = store.reconcile(model, RECONCILE_ROWS_MAX);
                 let page = outages.answered(reconciling).await?;
                 enqueued += page;
                 if page < u64::from(RECONCILE_ROWS_MAX) {

@@ -3,8 +3,7 @@
 
 use std::time::Instant;
 
-use super::embedding::openai_settings;
-use super::serve::settings_for;
+use super::embedding::{openai_settings, settings_of};
 use super::{Database, embedded_options};
 use crate::config::{DatabaseArgs, EmbedderArgs, EmbedderChoice};
 use crate::domain::checkup::{
@@ -15,7 +14,7 @@ use crate::embedded::{Outlook, Programs, SearchPlaces};
 use crate::embedders::local;
 use crate::embedders::openai::{Learnt, OpenAiEmbedder};
 use crate::ports::{Embedder, Model};
-use crate::postgres::{Checkup, CheckupError, DatabaseFacts};
+use crate::postgres::{Checkup, CheckupError, DatabaseFacts, StoredModel};
 
 /// Where a setting is explained.
 const REFERENCE: &str = "`embedding-recovery config --markdown` has every setting";
@@ -32,8 +31,12 @@ pub async fn examine(database: &DatabaseArgs, embedder: &EmbedderArgs) -> Vec<Fi
     };
     let is_own = database.url().is_none();
     if let Some(asked) = embedding(embedder, is_own, &mut findings).await {
-        let way_back = stored.as_ref().map(settings_for).unwrap_or_default();
-        findings.push(judge_model(stored.map(facts_of).as_ref(), &facts_of(asked), &way_back));
+        let way_back = stored.as_ref().map(settings_of).unwrap_or_default();
+        findings.push(judge_model(
+            stored.map(stored_facts).as_ref(),
+            &asked_facts(asked),
+            &way_back,
+        ));
     }
     findings
 }
@@ -43,7 +46,7 @@ fn judge(
     looked: Result<DatabaseFacts, CheckupError>,
     args: &DatabaseArgs,
     findings: &mut Vec<Finding>,
-) -> Option<Model> {
+) -> Option<StoredModel> {
     let facts = match looked {
         Ok(facts) => facts,
         Err(error) => {
@@ -72,7 +75,7 @@ fn judge(
 
 /// The program's own Postgres: started or joined where that needs neither fetching nor setting up;
 /// else only told.
-async fn own_database(args: &DatabaseArgs, findings: &mut Vec<Finding>) -> Option<Model> {
+async fn own_database(args: &DatabaseArgs, findings: &mut Vec<Finding>) -> Option<StoredModel> {
     const CHECK: &str = "own Postgres";
     let failed = |problem: String| {
         Finding::failure(CHECK, problem, "mend that, or give a database with DATABASE_URL")
@@ -185,6 +188,11 @@ fn built_in(is_own: bool) -> Finding {
     }
 }
 
-fn facts_of(model: Model) -> ModelFacts {
+/// Under the provider's name for it, as the settings have it.
+fn stored_facts(stored: StoredModel) -> ModelFacts {
+    ModelFacts { name: stored.provider_name, dimensions: stored.model.dimensions }
+}
+
+fn asked_facts(model: Model) -> ModelFacts {
     ModelFacts { name: model.name, dimensions: model.dimensions }
 }

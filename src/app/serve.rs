@@ -1,18 +1,20 @@
 //! A run of the service, from the first look at the provider to the last lease given back.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use uuid::Uuid;
 
+use super::embedding::embedding_of_worker;
 use super::{Database, Embedding};
 use crate::actors::{DELETE_ROWS_MAX, RECONCILE_ROWS_MAX, Status, Tree, TreeSettings};
 use crate::config::{EmbedderArgs, WorkArgs};
 use crate::domain::failure::Failure;
-use crate::embedders::local;
-use crate::ports::{Model, Store, TaskCounts};
-use crate::postgres::{ModelError, PgStore};
+use crate::ports::{Embedder, Model, Store, TaskCounts};
+use crate::postgres::{ModelInUse, ModelState, PgStore};
 
+/// Between two looks at whether another model took the place of the service's own.
+const MODEL_POLL: Duration = Duration::from_secs(2);
 /// Between two looks at whether everything is done.
 const IDLE_POLL: Duration = Duration::from_millis(500);
 
@@ -27,7 +29,8 @@ pub enum Ended {
     CannotGoOn(String, TaskCounts),
 }
 
-/// Runs the service until it is told to stop, or until everything is done.
+/// Runs the service until it is told to stop, or until everything is done. Where another model takes
+/// the place of its own, it goes on with that.
 ///
 /// # Errors
 /// It cannot start: the database, the schema, the API or the model is not as it must be.
@@ -39,48 +42,76 @@ pub async fn serve(
 ) -> anyhow::Result<Ended> {
     let store = &database.store;
     let mut stop = std::pin::pin!(told_to_stop());
-    let tree = tokio::select! {
-        tree = start(database, embedder, work, exit_when_idle) => tree?,
-        () = &mut stop => return Ok(Ended::Stopped(store.task_counts().await?)),
-    };
-    let end = tokio::select! {
-        end = until_it_ends(store, tree.status(), exit_when_idle) => Some(end),
-        () = &mut stop => None,
-    };
-    tree.stop(work.grace()).await;
-    while store.delete_dead_chunks(DELETE_ROWS_MAX).await? == u64::from(DELETE_ROWS_MAX) {}
-    let counts = store.task_counts().await?;
-    Ok(match end {
-        Some(End::Idle) => Ended::Idle(counts),
-        Some(End::CannotGoOn(reason)) => Ended::CannotGoOn(reason, counts),
-        None => Ended::Stopped(counts),
-    })
+    loop {
+        let (tree, model) = tokio::select! {
+            started = start(database, embedder, work, exit_when_idle) => started?,
+            () = &mut stop => return Ok(Ended::Stopped(store.task_counts().await?)),
+        };
+        let end = tokio::select! {
+            end = until_it_ends(store, &model, tree.status(), exit_when_idle) => Some(end),
+            () = &mut stop => None,
+        };
+        if matches!(end, Some(End::Replaced)) {
+            tracing::warn!(model = model.name, "another model took its place; starting again");
+            // The swap took the leases away: there is nothing to finish.
+            tree.stop(Duration::ZERO).await;
+            continue;
+        }
+        tree.stop(work.grace()).await;
+        while store.delete_dead_chunks(DELETE_ROWS_MAX).await? == u64::from(DELETE_ROWS_MAX) {}
+        let counts = store.task_counts_of(&model.name).await?;
+        return Ok(match end {
+            Some(End::Idle) => Ended::Idle(counts),
+            Some(End::CannotGoOn(reason)) => Ended::CannotGoOn(reason, counts),
+            Some(End::Replaced) | None => Ended::Stopped(counts),
+        });
+    }
 }
 
-/// Everything up to the running tree. Nothing is written before the embedder has answered and its
-/// model fits what is stored.
+/// Everything up to the running tree.
 async fn start(
     database: &Database,
     embedder: &EmbedderArgs,
     work: &WorkArgs,
     exit_when_idle: bool,
-) -> anyhow::Result<Tree> {
+) -> anyhow::Result<(Tree, Model)> {
     let store = &database.store;
     // A run that is to end does not wait for an API that is down; a service does.
-    let stored = if exit_when_idle { None } else { store.stored_model().await? };
-    let known_dimensions = stored.map(|model| model.dimensions);
-    let Embedding { embedder, model } =
-        Embedding::choose(embedder, database.is_own(), known_dimensions).await?;
-    if !store.use_model(&model).await.map_err(with_way_out)? {
+    let (Embedding { embedder, .. }, ModelInUse { model, next, indexed }) =
+        embedding_of_worker(database, embedder, !exit_when_idle).await?;
+    if !indexed {
         tracing::warn!(
             dimensions = model.dimensions,
             "too many dimensions for an index: search will scan"
         );
     }
+    if next {
+        tracing::info!(
+            "it is the next model: search stays on the current one until `reembed` ends"
+        );
+    }
     while store.reconcile(&model, RECONCILE_ROWS_MAX).await? >= u64::from(RECONCILE_ROWS_MAX) {}
-    let settings = TreeSettings {
+    let settings = tree_settings(store, embedder, model.clone(), work).await?;
+    tracing::info!(
+        worker = %settings.worker_id,
+        model = model.name,
+        dimensions = model.dimensions,
+        "serving"
+    );
+    Ok((Tree::start(settings).await?, model))
+}
+
+/// What a tree works with, by the settings of the user and of the database.
+pub(super) async fn tree_settings(
+    store: &PgStore,
+    embedder: Arc<dyn Embedder>,
+    model: Model,
+    work: &WorkArgs,
+) -> Result<TreeSettings, Failure> {
+    Ok(TreeSettings {
         store: Arc::new(store.clone()),
         embedder,
+        model,
         worker_id: Uuid::new_v4(),
         recordings_max: work.claim_batch,
         lease: work.lease(),
@@ -90,29 +121,7 @@ async fn start(
         requests_in_flight: REQUESTS_OF_ONE_RECORDING,
         schedule: work.schedule.clone(),
         stall: work.stall(),
-        model,
-    };
-    tracing::info!(
-        worker = %settings.worker_id,
-        model = settings.model.name,
-        dimensions = settings.model.dimensions,
-        "serving"
-    );
-    Ok(Tree::start(settings).await?)
-}
-
-/// Says how to go on with the model that is stored.
-fn with_way_out(error: ModelError) -> anyhow::Error {
-    let ModelError::Changed { stored, .. } = &error else { return error.into() };
-    anyhow::anyhow!("{error}. Set {}, or use another database", settings_for(stored))
-}
-
-/// The settings that choose a model.
-pub(super) fn settings_for(model: &Model) -> String {
-    match model.name.as_str() {
-        local::STORED_MODEL => "EMBEDDING_MODEL=local".to_owned(),
-        name => format!("EMBEDDING_MODEL={name} and EMBEDDING_DIMENSIONS={}", model.dimensions),
-    }
+    })
 }
 
 /// Requests that one recording has in flight: one is bought while another is stored. All
@@ -122,14 +131,24 @@ const REQUESTS_OF_ONE_RECORDING: usize = 2;
 enum End {
     Idle,
     CannotGoOn(String),
+    /// Another model is the current one now.
+    Replaced,
 }
 
 async fn until_it_ends(
     store: &PgStore,
+    model: &Model,
     mut status: tokio::sync::watch::Receiver<Status>,
     exit_when_idle: bool,
 ) -> End {
+    let mut looked_at = Instant::now();
     loop {
+        if looked_at.elapsed() >= MODEL_POLL {
+            if let Some(end) = end_of_model(store, model).await {
+                return end;
+            }
+            looked_at = Instant::now();
+        }
         let now = status.borrow_and_update().clone();
         if let Some(reason) = now.gave_up {
             return End::CannotGoOn(reason);
@@ -138,8 +157,11 @@ async fn until_it_ends(
             if let Some(open) = now.circuit.filter(|open| open.needs_a_person()) {
                 return End::CannotGoOn(open.failure.to_string());
             }
-            match store.task_counts().await {
-                Ok(counts) if counts.open() == 0 => return End::Idle,
+            match store.task_counts_of(&model.name).await {
+                // A model that was replaced has no tasks either.
+                Ok(counts) if counts.open() == 0 => {
+                    return end_of_model(store, model).await.unwrap_or(End::Idle);
+                }
                 Ok(_) | Err(Failure::DatabaseUnavailable { .. }) => {}
                 Err(failure) => return End::CannotGoOn(failure.to_string()),
             }
@@ -149,8 +171,20 @@ async fn until_it_ends(
     }
 }
 
+/// Whether the model is still one to work for. What the database does not answer now, it will.
+async fn end_of_model(store: &PgStore, model: &Model) -> Option<End> {
+    let models = store.models().await.ok()?;
+    match models.into_iter().find(|stored| stored.model == *model)?.state {
+        ModelState::Current | ModelState::Next => None,
+        ModelState::Retired { replaced: true } => Some(End::Replaced),
+        ModelState::Retired { replaced: false } => {
+            Some(End::CannotGoOn(format!("the re-embedding with {} was cancelled", model.name)))
+        }
+    }
+}
+
 /// SIGTERM or Ctrl-C. A second one ends the process at once.
-async fn told_to_stop() {
+pub(super) async fn told_to_stop() {
     use tokio::signal::unix::{SignalKind, signal};
     let signals = (signal(SignalKind::terminate()), signal(SignalKind::interrupt()));
     let (Ok(mut terminate), Ok(mut interrupt)) = signals else {

@@ -7,6 +7,7 @@ mod enqueue;
 mod import;
 mod man;
 mod migrate;
+mod reembed;
 mod serve;
 mod settings;
 mod verify;
@@ -64,6 +65,8 @@ enum Command {
     Enqueue(enqueue::Args),
     /// Run the service
     Serve(Box<serve::Args>),
+    /// Change the model without downtime
+    Reembed(Box<reembed::Args>),
     /// Check what is stored against what must hold
     Verify(verify::Args),
     /// Look at everything that the service needs, and say what to do
@@ -99,7 +102,7 @@ pub fn main() -> ExitCode {
     match run(cli, &parsed) {
         Ok(code) => code,
         Err(error) if error.is::<ConfigError>() => {
-            eprintln!("error: {error}");
+            eprintln!("error: {error:#}");
             EXIT_USAGE.into()
         }
         Err(error) => {
@@ -118,6 +121,7 @@ fn run(cli: Cli, parsed: &Parsed) -> anyhow::Result<ExitCode> {
             Command::Import(args) => import::run(&cli.database, &args).await,
             Command::Enqueue(args) => enqueue::run(&cli.database, &args).await,
             Command::Serve(args) => serve::run(&cli.database, &args).await,
+            Command::Reembed(args) => reembed::run(&cli.database, &args).await,
             Command::Verify(args) => verify::run(&cli.database, &args).await,
             Command::Doctor(args) => doctor::run(&cli.database, &args, parsed).await,
             Command::Config(args) => config::run(&cli.database, &args, parsed),

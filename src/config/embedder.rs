@@ -8,7 +8,7 @@ use super::provider::{Provider, ProviderArgs};
 /// The model used where none is named.
 const DEFAULT_MODEL: &str = "text-embedding-3-small";
 /// Names the built-in model.
-const LOCAL_MODEL: &str = "local";
+pub const LOCAL_MODEL: &str = "local";
 
 /// Who embeds: a provider and its model.
 #[derive(Debug, Clone, Args)]
@@ -47,6 +47,11 @@ pub enum EmbedderChoice {
 }
 
 impl EmbedderArgs {
+    /// A model of a provider, whatever the environment says of models. `local` is the built-in one.
+    pub fn of_model(provider: ProviderArgs, model: String, dimensions: Option<u32>) -> Self {
+        Self { provider, embedding_model: Some(model), embedding_dimensions: dimensions }
+    }
+
     /// Chooses the embedder. There is no silent downgrade: with a database of the user's, the local
     /// model runs only where it is asked for.
     ///

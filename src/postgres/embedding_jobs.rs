@@ -119,6 +119,7 @@ async fn page(
            and exists (select from fathom_transcripts t
                        where t.user_id = c.user_id and t.recording_id = c.recording_id)
            and not ($4 and exists (select from chunk_sets s
+                       join embedding_models m on m.name = s.model and m.state = 'current'
                        where s.user_id = c.user_id and s.recording_id = c.recording_id and s.state = 'current'))
          order by c.user_id, c.recording_id
          limit $5",
@@ -153,7 +154,8 @@ pub(super) async fn find(
 }
 
 /// Enqueues recordings that nobody asked for but that need it: first those without a current set,
-/// then those whose transcript changed unseen. Recordings with an open task are left alone.
+/// then those whose transcript changed unseen. Recordings with an open task for the model are left
+/// alone; for a model that is neither the current nor the next one, there is nothing to do.
 pub(super) async fn reconcile(pool: &PgPool, model: &Model, rows_max: u32) -> Result<u64, Failure> {
     let mut transaction = super::begin_patient(pool).await?;
     let missing = enqueue_missing(&mut transaction, model, rows_max).await?;
@@ -170,20 +172,21 @@ async fn enqueue_missing(
     let missing = sqlx::query_scalar!(
         r#"with missing as (
                select c.user_id, c.recording_id from fathom_calls c
-               where exists (select from fathom_transcripts t
+               where tasks_of_model($1) is not null
+                 and exists (select from fathom_transcripts t
                              where t.user_id = c.user_id and t.recording_id = c.recording_id)
                  and not exists (select from chunk_sets s
                              where s.user_id = c.user_id and s.recording_id = c.recording_id
                                and s.model = $1 and s.state = 'current')
                  and not exists (select from embedding_queue q
                              where q.user_id = c.user_id and q.recording_id = c.recording_id
-                               and q.status <> 'completed')
+                               and coalesce(q.for_model, '') = tasks_of_model($1) and q.status <> 'completed')
                order by c.created_at desc
                limit $2
            )
-           select count(enqueued) as "enqueued!"
+           select count(opened.task_id) as "enqueued!"
            from (select array_agg(user_id) as users, array_agg(recording_id) as recordings from missing) m,
-                lateral enqueue_recordings(m.users, m.recordings, 0, false, null) as enqueued"#,
+                lateral open_tasks(m.users, m.recordings, tasks_of_model($1) = '', $1, 0, false, null) as opened"#,
         model.name,
         i64::from(rows_max)
     )
@@ -214,11 +217,11 @@ async fn enqueue_changed(
                where recording_digest(c.user_id, c.recording_id) <> c.source_digest
                  and not exists (select from embedding_queue q
                              where q.user_id = c.user_id and q.recording_id = c.recording_id
-                               and q.status <> 'completed')
+                               and coalesce(q.for_model, '') = tasks_of_model($1) and q.status <> 'completed')
            )
-           select count(enqueued) as "enqueued!"
+           select count(opened.task_id) as "enqueued!"
            from (select array_agg(user_id) as users, array_agg(recording_id) as recordings from changed) m,
-                lateral enqueue_recordings(m.users, m.recordings, 0, false, null) as enqueued"#,
+                lateral open_tasks(m.users, m.recordings, tasks_of_model($1) = '', $1, 0, false, null) as opened"#,
         model.name,
         i64::from(rows_max)
     )

@@ -10,11 +10,12 @@ use crate::domain::recording::RecordingKey;
 use crate::domain::task::{Lease, Settlement, Task, TaskState};
 use crate::ports::{ClaimOf, Claimed, TaskCounts};
 
-/// Leases due tasks. The plain `skip locked` claim is right because a recording has at most one
-/// open task.
+/// Leases due tasks of one model. The plain `skip locked` claim is right because a recording has at
+/// most one open task for it.
 pub(super) async fn claim(
     pool: &PgPool,
     worker: Uuid,
+    model_name: &str,
     of: ClaimOf,
     lease: Duration,
 ) -> Result<Claimed, Failure> {
@@ -25,7 +26,7 @@ pub(super) async fn claim(
     let tasks = sqlx::query!(
         r#"with picked as (
                select id from embedding_queue
-               where status in ('pending', 'failed')
+               where status in ('pending', 'failed') and coalesce(for_model, '') = tasks_of_model($5)
                  and (next_retry_at is null or next_retry_at <= clock_timestamp())
                  and (crashes > 0) = $3
                order by claim_rank desc, created_at desc
@@ -52,6 +53,7 @@ pub(super) async fn claim(
         i64::from(rows_max),
         alone,
         lease.as_secs_f64(),
+        model_name,
     )
     .map(|row| Task {
         lease: Lease { task_id: row.id, attempt_id: row.attempt_id, token: row.token },
@@ -68,7 +70,9 @@ pub(super) async fn claim(
         r#"select coalesce(bool_or(crashes > 0 and coalesce(next_retry_at, '-infinity') <= now()), false) as "suspect_waits!",
                   extract(epoch from min(next_retry_at) filter (where next_retry_at > now()) - now())::float8 as next_due_secs
            from embedding_queue
-           where status in ('pending', 'failed') and (crashes > 0 or next_retry_at is not null)"#
+           where status in ('pending', 'failed') and (crashes > 0 or next_retry_at is not null)
+             and coalesce(for_model, '') = tasks_of_model($1)"#,
+        model_name
     )
     .fetch_one(pool)
     .await?;
@@ -223,15 +227,20 @@ pub(super) async fn settle(
     Ok(settled == 1)
 }
 
-/// Tasks by state.
-pub(super) async fn counts(executor: impl PgExecutor<'_>) -> Result<TaskCounts, Failure> {
+/// Tasks by state: of one model, or all.
+pub(super) async fn counts(
+    executor: impl PgExecutor<'_>,
+    model_name: Option<&str>,
+) -> Result<TaskCounts, Failure> {
     let row = sqlx::query!(
         r#"select count(*) filter (where status = 'pending') as "pending!",
                   count(*) filter (where status = 'processing') as "processing!",
                   count(*) filter (where status = 'completed') as "completed!",
                   count(*) filter (where status = 'failed') as "failed!",
                   count(*) filter (where status = 'dead_letter') as "dead_letter!"
-           from embedding_queue"#
+           from embedding_queue
+           where $1::text is null or for_model = $1 or coalesce(for_model, '') = tasks_of_model($1)"#,
+        model_name
     )
     .fetch_one(executor)
     .await?;

@@ -9,6 +9,9 @@ mod embedding_queue;
 mod error;
 mod fathom;
 mod import;
+mod model_swap;
+mod reembedding;
+mod reembedding_progress;
 mod schedules;
 mod schema;
 mod transcript_chunks;
@@ -25,9 +28,11 @@ use uuid::Uuid;
 
 pub use checkup::{Checkup, CheckupError, DatabaseFacts};
 pub use embedding_jobs::{JobRequest, JobSummary, Selection};
-pub use embedding_models::ModelError;
+pub use embedding_models::{ModelError, ModelInUse, ModelState, StoredModel};
 pub use fathom::TRANSCRIPT_BYTES_MAX;
 pub use import::Import;
+pub use reembedding::{DeadLetter, ReembedError};
+pub use reembedding_progress::{Estimate, Progress};
 pub use schema::SchemaError;
 pub use verify::{Report, VIOLATIONS_MAX, Violation};
 
@@ -99,26 +104,44 @@ impl PgStore {
         schema::migrate(&self.url).await.map_err(SchemaError::explained)
     }
 
-    /// The model that everything stored here is made with, once there is something.
+    /// The model that search is on, once anything was embedded, under its stored name.
     ///
     /// # Errors
     /// The database's.
     pub async fn stored_model(&self) -> Result<Option<Model>, sqlx::Error> {
-        embedding_models::stored(&self.pool).await
+        Ok(embedding_models::current(&self.pool).await?.map(|stored| stored.model))
     }
 
-    /// Refuses a changed model before anything is written; registers the first one and builds its
-    /// index. False where the model has too many dimensions for an index.
+    /// Every model that this database has or had, the oldest first.
     ///
     /// # Errors
-    /// [`ModelError::Changed`], or the database's.
-    pub async fn use_model(&self, model: &Model) -> Result<bool, ModelError> {
-        embedding_models::register(&self.pool, model).await?;
+    /// The database's.
+    pub async fn models(&self) -> Result<Vec<StoredModel>, sqlx::Error> {
+        embedding_models::all(&self.pool).await
+    }
+
+    /// Finds a model, as the provider knows it, and refuses one that the database is not on before
+    /// anything is written; registers the first one. Builds the index of the current model.
+    ///
+    /// # Errors
+    /// [`ModelError::Changed`], [`ModelError::Replaced`], or the database's.
+    pub async fn use_model(&self, asked: &Model) -> Result<ModelInUse, ModelError> {
+        let StoredModel { model, state, .. } =
+            embedding_models::register(&self.pool, asked).await?;
+        if state == ModelState::Next {
+            return Ok(ModelInUse { model, next: true, indexed: true });
+        }
+        if embedding_models::indexes_are_right(&self.pool, &model).await? {
+            let indexed = embedding_models::has_index(&model);
+            return Ok(ModelInUse { indexed, model, next: false });
+        }
         let mut connection = PgConnection::connect(&self.url).await?;
         schema::lock(&mut connection).await?;
-        let indexed = embedding_models::ensure_index(&mut connection, model).await;
+        let indexed = embedding_models::ensure_index(&mut connection, &model).await;
+        let dropped = embedding_models::drop_retired_indexes(&mut connection).await;
         connection.close().await?;
-        Ok(indexed?)
+        dropped?;
+        Ok(ModelInUse { indexed: indexed?, model, next: false })
     }
 
     /// Begins an import. `enqueue` opens a task for each recording that is new or changed.
@@ -144,6 +167,14 @@ impl PgStore {
         user_id: Option<&str>,
     ) -> Result<Vec<RecordingKey>, Failure> {
         embedding_jobs::find(&self.pool, recording_id, user_id).await
+    }
+
+    /// Tasks by state, of the model of this stored name only.
+    ///
+    /// # Errors
+    /// The database's.
+    pub async fn task_counts_of(&self, model_name: &str) -> Result<TaskCounts, Failure> {
+        embedding_queue::counts(&self.pool, Some(model_name)).await
     }
 
     /// Checks the invariants against what is stored.
@@ -177,8 +208,14 @@ async fn be_patient(connection: &mut PgConnection) -> Result<(), Failure> {
 
 #[async_trait]
 impl Store for PgStore {
-    async fn claim(&self, worker: Uuid, of: ClaimOf, lease: Duration) -> Result<Claimed, Failure> {
-        embedding_queue::claim(&self.pool, worker, of, lease).await
+    async fn claim(
+        &self,
+        worker: Uuid,
+        model_name: &str,
+        of: ClaimOf,
+        lease: Duration,
+    ) -> Result<Claimed, Failure> {
+        embedding_queue::claim(&self.pool, worker, model_name, of, lease).await
     }
 
     async fn renew(&self, tokens: &[Uuid], lease: Duration) -> Result<Vec<Uuid>, Failure> {
@@ -260,7 +297,7 @@ impl Store for PgStore {
     }
 
     async fn task_counts(&self) -> Result<TaskCounts, Failure> {
-        embedding_queue::counts(&self.pool).await
+        embedding_queue::counts(&self.pool, None).await
     }
 
     async fn statement_timeout(&self) -> Result<Option<Duration>, Failure> {

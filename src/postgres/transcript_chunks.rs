@@ -70,9 +70,11 @@ pub(super) async fn insert(
     if fenced == 0 { Err(Failure::LeaseLost) } else { Ok(()) }
 }
 
-/// Deletes chunks of dead sets, then the sets that are empty by now.
+/// Deletes chunks of dead sets, then the sets that are empty by now. Sets of retired models die
+/// here.
 pub(super) async fn delete_dead(pool: &PgPool, rows_max: u32) -> Result<u64, Failure> {
     let mut transaction = super::begin_patient(pool).await?;
+    let retired = super::model_swap::retire(&mut transaction, rows_max).await?;
     let deleted = sqlx::query!(
         "delete from transcript_chunks where id in (
              select c.id from transcript_chunks c
@@ -92,5 +94,5 @@ pub(super) async fn delete_dead(pool: &PgPool, rows_max: u32) -> Result<u64, Fai
     .execute(&mut *transaction)
     .await?;
     transaction.commit().await?;
-    Ok(deleted)
+    Ok(deleted.max(retired))
 }

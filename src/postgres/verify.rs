@@ -47,7 +47,8 @@ pub(super) async fn verify(pool: &PgPool) -> Result<Report, Failure> {
         .await?;
     let totals = sqlx::query!(
         r#"select (select count(*) from searchable_chunks) as "chunks!",
-                  (select count(*) from chunk_sets where state = 'current') as "recordings!""#
+                  (select count(*) from chunk_sets s join embedding_models m on m.name = s.model
+                   where s.state = 'current' and m.state = 'current') as "recordings!""#
     )
     .fetch_one(&mut *snapshot)
     .await?;
@@ -57,7 +58,7 @@ pub(super) async fn verify(pool: &PgPool) -> Result<Report, Failure> {
     violations.extend(incomplete_sets(&mut snapshot).await?);
     violations.extend(bad_vectors(&mut snapshot).await?);
     violations.extend(old_dead_sets(&mut snapshot).await?);
-    let tasks = embedding_queue::counts(&mut *snapshot).await?;
+    let tasks = embedding_queue::counts(&mut *snapshot, None).await?;
     snapshot.commit().await?;
     Ok(Report {
         tasks,
@@ -96,7 +97,7 @@ async fn double_leases(connection: &mut PgConnection) -> Result<Vec<Violation>, 
     let rows = sqlx::query!(
         r#"select user_id, recording_id, count(*) as "leases!" from embedding_queue
            where status = 'processing' and lease_expires_at > clock_timestamp()
-           group by user_id, recording_id having count(*) > 1
+           group by user_id, recording_id, for_model having count(*) > 1
            limit $1"#,
         VIOLATIONS_MAX
     )
@@ -113,13 +114,21 @@ async fn double_leases(connection: &mut PgConnection) -> Result<Vec<Violation>, 
 
 async fn completed_without_set(connection: &mut PgConnection) -> Result<Vec<Violation>, Failure> {
     let rows = sqlx::query!(
-        "select distinct c.user_id, c.recording_id from fathom_calls c
-         join embedding_queue q on q.user_id = c.user_id and q.recording_id = c.recording_id
-          and q.status = 'completed'
-         where not exists (select from chunk_sets s
-                   where s.user_id = c.user_id and s.recording_id = c.recording_id and s.state = 'current')
+        "select distinct c.user_id, c.recording_id
+         from embedding_models m
+         join embedding_queue q on q.status = 'completed'
+          -- What was completed before the model became what it is was for another, or for its former life.
+          and (m.state = 'current' and q.for_model is null and q.completed_at >= m.state_since
+               or m.state = 'next' and q.for_model = m.name and q.completed_at >= m.state_since
+               or m.state = 'current' and q.for_model = m.name)
+         join fathom_calls c on c.user_id = q.user_id and c.recording_id = q.recording_id
+         where m.state in ('current', 'next')
+           and not exists (select from chunk_sets s
+                   where s.user_id = c.user_id and s.recording_id = c.recording_id and s.state = 'current'
+                     and s.model = m.name)
            and not exists (select from embedding_queue o
-                   where o.user_id = c.user_id and o.recording_id = c.recording_id and o.status <> 'completed')
+                   where o.user_id = c.user_id and o.recording_id = c.recording_id and o.status <> 'completed'
+                     and coalesce(o.for_model, '') = tasks_of_model(m.name))
          limit $1",
         VIOLATIONS_MAX
     )
@@ -160,9 +169,10 @@ async fn incomplete_sets(connection: &mut PgConnection) -> Result<Vec<Violation>
 
 async fn bad_vectors(connection: &mut PgConnection) -> Result<Vec<Violation>, Failure> {
     let rows = sqlx::query!(
-        r#"select c.user_id, c.recording_id, c.chunk_index, m.dimensions, vector_dims(c.embedding) as found
-           from searchable_chunks c
-           join chunk_sets s on s.id = c.chunk_set_id
+        r#"select c.user_id, c.recording_id, c.chunk_index, m.dimensions,
+                  vector_dims(c.embedding) as "found?"
+           from transcript_chunks c
+           join chunk_sets s on s.id = c.chunk_set_id and s.state = 'current'
            join embedding_models m on m.name = s.model
            where c.embedding is null
               or vector_dims(c.embedding) <> m.dimensions
@@ -172,19 +182,14 @@ async fn bad_vectors(connection: &mut PgConnection) -> Result<Vec<Violation>, Fa
     )
     .map(|row| Violation {
         invariant: "each chunk has a finite vector of the model's dimension",
-        user_id: row.user_id.unwrap_or_default(),
-        recording_id: row.recording_id.unwrap_or_default(),
+        user_id: row.user_id,
+        recording_id: row.recording_id,
         detail: match row.found {
-            None => format!("chunk {} has no vector", row.chunk_index.unwrap_or_default()),
-            Some(found) if found != row.dimensions => format!(
-                "chunk {} has {found} dimensions, not {}",
-                row.chunk_index.unwrap_or_default(),
-                row.dimensions
-            ),
-            Some(_) => format!(
-                "chunk {} has a vector of no length or not finite",
-                row.chunk_index.unwrap_or_default()
-            ),
+            None => format!("chunk {} has no vector", row.chunk_index),
+            Some(found) if found != row.dimensions => {
+                format!("chunk {} has {found} dimensions, not {}", row.chunk_index, row.dimensions)
+            }
+            Some(_) => format!("chunk {} has a vector of no length or not finite", row.chunk_index),
         },
     })
     .fetch_all(connection)

@@ -142,7 +142,7 @@ macro_rules! pass_on {
 }
 
 pass_on! {
-    claim(worker: Uuid, of: ClaimOf, lease: Duration) -> Claimed;
+    claim(worker: Uuid, model_name: &str, of: ClaimOf, lease: Duration) -> Claimed;
     renew(tokens: &[Uuid], lease: Duration) -> Vec<Uuid>;
     release_unknown(worker: Uuid, known: &[Uuid]) -> u64;
     expired(rows_max: u32) -> Vec<Task>;

@@ -16,7 +16,7 @@ const TASKS: u32 = 400;
 
 #[tokio::test(flavor = "multi_thread")]
 async fn many_workers_lease_each_recording_once_while_others_enqueue_it_again() {
-    let database = TestDatabase::new().await;
+    let database = database().await;
     plain_calls(&database, "alice", TASKS).await;
     let everything = JobRequest { selection: Selection::All, user_id: None, priority: 0 };
     database.store.enqueue(&everything).await.unwrap();
@@ -26,7 +26,7 @@ async fn many_workers_lease_each_recording_once_while_others_enqueue_it_again() 
             let mut leased = Vec::new();
             loop {
                 let of = ClaimOf::Healthy(3 + worker);
-                let tasks = store.claim(Uuid::new_v4(), of, LEASE).await.unwrap().tasks;
+                let tasks = store.claim(Uuid::new_v4(), MODEL, of, LEASE).await.unwrap().tasks;
                 if tasks.is_empty() {
                     return leased;
                 }
@@ -56,7 +56,7 @@ async fn many_workers_lease_each_recording_once_while_others_enqueue_it_again() 
 
 #[tokio::test]
 async fn priority_comes_first_then_the_newest_and_an_hour_of_waiting_is_a_step() {
-    let database = TestDatabase::new().await;
+    let database = database().await;
     database
         .execute(
             "insert into embedding_queue (user_id, recording_id, priority, created_at)
@@ -75,14 +75,15 @@ async fn priority_comes_first_then_the_newest_and_an_hour_of_waiting_is_a_step()
 
 #[tokio::test]
 async fn a_failed_task_comes_when_it_is_due_and_not_before() {
-    let database = TestDatabase::new().await;
+    let database = database().await;
     database.import(&[call(1, &["a"]), call(2, &["a"])]).await;
     let tasks = claim(&database, ClaimOf::Healthy(2)).await;
     for (task, secs) in tasks.iter().zip([3_600, 7_200]) {
         let retry = Settlement::Retry { after: Duration::from_secs(secs) };
         assert!(database.store.settle(&task.lease, &Failure::Panicked, &retry).await.unwrap());
     }
-    let claimed = database.store.claim(Uuid::new_v4(), ClaimOf::Healthy(9), LEASE).await.unwrap();
+    let claimed =
+        database.store.claim(Uuid::new_v4(), MODEL, ClaimOf::Healthy(9), LEASE).await.unwrap();
     assert!(claimed.tasks.is_empty());
     let next_due = claimed.next_due.unwrap().as_secs();
     assert!((3_000..=3_600).contains(&next_due), "the earliest retry, in {next_due} s");
@@ -104,17 +105,19 @@ async fn a_failed_task_comes_when_it_is_due_and_not_before() {
 
 #[tokio::test]
 async fn a_task_over_which_a_worker_died_is_claimed_alone() {
-    let database = TestDatabase::new().await;
+    let database = database().await;
     database.import(&[call(1, &["a"]), call(2, &["a"]), call(3, &["a"])]).await;
     database.execute("update embedding_queue set crashes = 1 where recording_id in (1, 2)").await;
-    let claimed = database.store.claim(Uuid::new_v4(), ClaimOf::Healthy(9), LEASE).await.unwrap();
+    let claimed =
+        database.store.claim(Uuid::new_v4(), MODEL, ClaimOf::Healthy(9), LEASE).await.unwrap();
     assert_eq!(
         claimed.tasks.iter().map(|t| (t.key.recording_id, t.alone)).collect::<Vec<_>>(),
         [(3, false)]
     );
     assert!(claimed.suspect_waits);
     for rest in [true, false] {
-        let claimed = database.store.claim(Uuid::new_v4(), ClaimOf::Suspect, LEASE).await.unwrap();
+        let claimed =
+            database.store.claim(Uuid::new_v4(), MODEL, ClaimOf::Suspect, LEASE).await.unwrap();
         assert_eq!(claimed.tasks.iter().map(|t| t.alone).collect::<Vec<_>>(), [true]);
         assert_eq!(claimed.suspect_waits, rest);
     }
@@ -124,23 +127,24 @@ async fn a_task_over_which_a_worker_died_is_claimed_alone() {
 
 #[tokio::test]
 async fn a_suspect_that_is_not_due_does_not_wait_for_its_turn() {
-    let database = TestDatabase::new().await;
+    let database = database().await;
     database.import(&[call(1, &["a"])]).await;
     let task = claim_one(&database).await;
     expire(&database, &task).await;
     let retry = Settlement::Retry { after: Duration::from_secs(3_600) };
     assert!(database.store.settle(&task.lease, &Failure::LeaseExpired, &retry).await.unwrap());
-    let claimed = database.store.claim(Uuid::new_v4(), ClaimOf::Suspect, LEASE).await.unwrap();
+    let claimed =
+        database.store.claim(Uuid::new_v4(), MODEL, ClaimOf::Suspect, LEASE).await.unwrap();
     assert!(claimed.tasks.is_empty() && !claimed.suspect_waits);
     assert!(claimed.next_due.is_some());
 }
 
 #[tokio::test]
 async fn a_claim_leases_for_the_given_time_and_opens_an_attempt() {
-    let database = TestDatabase::new().await;
+    let database = database().await;
     database.import(&[call(1, &["a"])]).await;
     let worker = Uuid::new_v4();
-    let claimed = database.store.claim(worker, ClaimOf::Healthy(1), LEASE).await.unwrap();
+    let claimed = database.store.claim(worker, MODEL, ClaimOf::Healthy(1), LEASE).await.unwrap();
     let task = &claimed.tasks[0];
     assert_eq!((task.attempts, task.max_attempts, task.releases), (1, 4, 0));
     let fits = format!(

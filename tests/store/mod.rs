@@ -10,6 +10,8 @@ mod jobs;
 mod model;
 mod notify;
 mod reconcile;
+mod reembed;
+mod replaced;
 mod schema;
 mod sets;
 mod settle;
@@ -105,7 +107,7 @@ async fn plain_calls(database: &TestDatabase, user_id: &str, count: u32) {
 }
 
 async fn claim(database: &TestDatabase, of: ClaimOf) -> Vec<Task> {
-    database.store.claim(Uuid::new_v4(), of, LEASE).await.unwrap().tasks
+    database.store.claim(Uuid::new_v4(), MODEL, of, LEASE).await.unwrap().tasks
 }
 
 /// Claims the one task that is ready.
@@ -178,8 +180,18 @@ impl Attempt {
         source: Source,
         texts: &[&str],
     ) -> Result<Self, Failure> {
+        Self::open_for(MODEL, database, task, source, texts).await
+    }
+
+    async fn open_for(
+        model_name: &str,
+        database: &TestDatabase,
+        task: Task,
+        source: Source,
+        texts: &[&str],
+    ) -> Result<Self, Failure> {
         let request = ChunkSetRequest {
-            model_name: MODEL.into(),
+            model_name: model_name.into(),
             fingerprint: texts.join("|"),
             digest: source.digest,
             content_hashes: rows(texts).iter().map(|row| row.content_hash).collect(),
@@ -189,7 +201,7 @@ impl Attempt {
             lease: task.lease,
             chunk_set_id: set.id,
             key: task.key.clone(),
-            model_name: MODEL.into(),
+            model_name: model_name.into(),
             call_title: source.recording.title,
             call_date: source.recording.created_at,
         };

@@ -14,8 +14,8 @@ async fn another_model_or_dimension_is_refused_before_anything_is_written() {
     let database = TestDatabase::new().await;
     assert_eq!(database.store.stored_model().await.unwrap(), None);
     let first = of("it's a model", 8);
-    assert!(database.store.use_model(&first).await.unwrap());
-    assert!(database.store.use_model(&first).await.unwrap());
+    assert!(database.store.use_model(&first).await.unwrap().indexed);
+    assert!(database.store.use_model(&first).await.unwrap().indexed);
     let state = "select (select jsonb_agg(to_jsonb(m)) from embedding_models m)::text
         || (select jsonb_agg(indexdef order by indexname) from pg_indexes where schemaname = 'public')::text";
     let before = text(&database, state).await;
@@ -60,7 +60,7 @@ const HNSW: &str = "select concat_ws(' ', i.indisvalid, am.amname, o.opcname, c.
 #[tokio::test]
 async fn the_index_is_a_partial_hnsw_over_half_precision_for_the_models_chunks() {
     let database = TestDatabase::new().await;
-    assert!(database.store.use_model(&of("it's", 8)).await.unwrap());
+    assert!(database.store.use_model(&of("it's", 8)).await.unwrap().indexed);
     assert_eq!(
         text(&database, HNSW).await,
         "t hnsw halfvec_cosine_ops {m=16,ef_construction=64} (embedding_model = 'it''s'::text) (embedding::halfvec(8))"
@@ -72,7 +72,7 @@ async fn the_index_is_a_partial_hnsw_over_half_precision_for_the_models_chunks()
 #[tokio::test]
 async fn a_model_with_too_many_dimensions_has_no_index() {
     let database = TestDatabase::new().await;
-    assert!(!database.store.use_model(&of("large", 4_001)).await.unwrap());
+    assert!(!database.store.use_model(&of("large", 4_001)).await.unwrap().indexed);
     assert_eq!(number(&database, &format!("select count(*) from ({HNSW}) i")).await, 0);
 }
 
@@ -91,7 +91,7 @@ async fn an_invalid_index_left_by_a_failed_build_is_built_anew() {
     let valid = format!("select split_part(({HNSW}), ' ', 1)");
     assert_eq!(text(&database, &valid).await, "f", "the failed build leaves an index behind");
     database.execute("delete from transcript_chunks").await;
-    assert!(database.store.use_model(&of("model", 8)).await.unwrap());
+    assert!(database.store.use_model(&of("model", 8)).await.unwrap().indexed);
     assert_eq!(text(&database, &valid).await, "t");
 }
 
@@ -103,7 +103,23 @@ async fn replicas_that_start_at_once_build_the_index_once() {
         tokio::spawn(async move { store.use_model(&of("model", 8)).await.unwrap() })
     });
     for started in join_all(starting).await {
-        assert!(started.unwrap());
+        assert!(started.unwrap().indexed);
     }
     assert_eq!(number(&database, &format!("select count(*) from ({HNSW}) i")).await, 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_service_starts_while_the_index_of_the_next_model_is_built() {
+    let database = TestDatabase::new().await;
+    let model = of("model", 8);
+    let used = database.store.use_model(&model).await.unwrap();
+    let mut building = database.pool.acquire().await.unwrap();
+    let lock: bool = sqlx::query_scalar("select pg_try_advisory_lock(x'656d6272656376'::bigint)")
+        .fetch_one(&mut *building)
+        .await
+        .unwrap();
+    assert!(lock);
+    let again = database.store.use_model(&model);
+    let again = crate::harness::within_deadline("the model is used", again).await.unwrap();
+    assert_eq!(again, used);
 }

@@ -120,7 +120,15 @@ async fn a_set_of_another_model_does_not_count() {
     import_and_embed(&database, 1, &["one"]).await;
     assert_eq!(database.store.reconcile(&model(), 10).await, Ok(0));
     let other = Model { name: "other".into(), dimensions: 3 };
+    assert_eq!(database.store.reconcile(&other, 10).await, Ok(0), "nobody works for it");
+    database.store.begin_reembedding(&other).await.unwrap();
     assert_eq!(database.store.reconcile(&other, 10).await, Ok(1));
+    assert_eq!(database.store.reconcile(&other, 10).await, Ok(0));
+    assert_eq!(database.store.reconcile(&model(), 10).await, Ok(0));
+    assert_eq!(
+        text(&database, "select for_model from embedding_queue where status = 'pending'").await,
+        "other"
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]

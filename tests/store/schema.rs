@@ -57,7 +57,7 @@ async fn a_newer_schema_is_refused_and_left_alone() {
 }
 
 /// The store as a role sees it that owns nothing but what it makes.
-async fn as_role(database: &TestDatabase, role: &str) -> PgStore {
+pub(super) async fn as_role(database: &TestDatabase, role: &str) -> PgStore {
     let mut url: url::Url = database.url.parse().unwrap();
     url.query_pairs_mut().append_pair("options", &format!("-c role={role}"));
     PgStore::connect(url.as_str(), 2).await.unwrap()
@@ -85,7 +85,7 @@ async fn sources_of_another_owner(columns: &str) -> (TestDatabase, String) {
 const COLUMNS: &str =
     "speaker_email text, edited_text text, edited_speaker_name text, is_deleted boolean";
 
-async fn forget(database: &TestDatabase, store: PgStore, role: &str) {
+pub(super) async fn forget(database: &TestDatabase, store: PgStore, role: &str) {
     store.close().await;
     database.execute(&format!("drop owned by {role} cascade; drop role {role}")).await;
 }
@@ -99,6 +99,7 @@ async fn a_role_that_may_not_create_triggers_on_the_sources_migrates_and_finds_c
         and tgrelid in ('fathom_calls'::regclass, 'fathom_transcripts'::regclass)";
     assert_eq!(number(&database, triggers).await, 0);
     plain_calls(&database, "alice", 3).await;
+    store.use_model(&model()).await.unwrap();
     assert_eq!(store.reconcile(&model(), 10).await, Ok(3));
     assert!(store.load(&key(1)).await.is_ok());
     assert_eq!(store.load(&key(9)).await.err(), Some(Failure::RecordingDeleted));

@@ -1,5 +1,6 @@
 //! `verify`: finds each violation that is made by hand, and nothing in a healthy database.
 
+use super::reembed::{claim_next, embed_next, re_embedding};
 use super::*;
 
 const LEGAL: &str = "a task is in exactly one legal state";
@@ -142,6 +143,19 @@ async fn vectors_that_are_null_of_no_length_or_of_another_dimension_are_found() 
     ] {
         found(&healthy().await, breaking, VECTORS, detail).await;
     }
+}
+
+#[tokio::test]
+async fn what_is_wrong_with_the_next_model_is_found_too() {
+    let database = re_embedding(1).await;
+    let tasks = claim_next(&database, 1).await;
+    embed_next(&database, tasks, &["new"]).await;
+    database.assert_sound().await;
+    let breaking =
+        "update transcript_chunks set embedding = '[1,2]' where embedding_model = 'next-model'";
+    found(&database, breaking, VECTORS, "chunk 0 has 2 dimensions, not 3").await;
+    let breaking = "delete from chunk_sets where model = 'next-model'";
+    found(&database, breaking, ALL_THERE, "completed without a current chunk set").await;
 }
 
 #[tokio::test]

@@ -103,6 +103,7 @@ impl SupervisorState {
                     outages,
                     supervisor: myself.clone(),
                     worker_id: settings.worker_id,
+                    model_name: settings.model.name.clone(),
                     slots: settings.recordings_max,
                     lease: settings.lease,
                     leased_until: self.leased_until.clone(),

@@ -11,7 +11,7 @@ use sqlx::postgres::PgConnectOptions;
 use sqlx::{Connection, PgConnection};
 
 use crate::domain::checkup::{Pooling, QueueFacts, SchemaFacts, ServerFacts};
-use crate::ports::Model;
+use crate::postgres::StoredModel;
 
 /// A database that answers later is as good as not there.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
@@ -39,8 +39,8 @@ pub struct DatabaseFacts {
     pub server: ServerFacts,
     /// The schema and the role's rights. `None` where a pooler allows no transactions.
     pub schema: Option<SchemaFacts>,
-    /// The stored model, where there is one and the role may see it.
-    pub model: Option<Model>,
+    /// The model that search is on, where there is one and the role may see it.
+    pub model: Option<StoredModel>,
     /// The queue, where there is one and the role may see it.
     pub queue: Option<QueueFacts>,
 }

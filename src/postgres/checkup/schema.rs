@@ -34,13 +34,13 @@ pub(super) async fn look(
         let (may_read_model, may_read_queue) =
             (may_read("embedding_models"), may_read("embedding_queue"));
         if may_read_model {
-            model = embedding_models::stored(&mut *connection).await?;
+            model = embedding_models::current(&mut *connection).await?;
         }
         if may_read_queue {
             queue = Some(self::queue(connection).await?);
         }
         if let Some(model) = &model {
-            schema.index = Some(embedding_models::index_state(connection, model).await?);
+            schema.index = Some(embedding_models::index_state(connection, &model.model).await?);
         }
     }
     Ok(DatabaseFacts { server, schema: Some(schema), model, queue })
