@@ -3,6 +3,7 @@
 mod commands;
 mod imports;
 mod killed;
+mod searching;
 mod serving;
 mod traces;
 
