@@ -8,7 +8,7 @@ use tokio::process::Command;
 use super::serving::serve;
 use super::{calls_file, meeting};
 use crate::fakes::openai::{FakeOpenAi, Reply};
-use crate::harness::program::{Ended, run};
+use crate::harness::program::{Ended, end_of, run};
 use crate::harness::{TestDatabase, shared_recordings};
 
 /// `search` over a test's database, with the built-in model.
@@ -129,7 +129,8 @@ async fn a_reader_that_goes_away_is_no_failure() {
     embedded(&database, &[meeting(1, &["the budget"])]).await;
     let (reader, writer) = std::io::pipe().unwrap();
     drop(reader);
-    let ended = run(search(&database, &["budget"]).stdout(Stdio::from(writer))).await;
+    let child = search(&database, &["budget"]).stdout(Stdio::from(writer)).spawn().unwrap();
+    let ended = end_of(child).await;
     assert_eq!((ended.code, ended.stderr.as_str()), (Some(0), ""), "{ended:?}");
 }
 
