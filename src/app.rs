@@ -4,6 +4,7 @@
 mod doctor;
 mod embedding;
 mod reembed;
+mod search;
 mod serve;
 
 use anyhow::Context;
@@ -15,6 +16,7 @@ use crate::postgres::PgStore;
 pub use doctor::examine;
 pub use embedding::{Embedding, embedding_of_worker};
 pub use reembed::{Reembedded, Step, cancel_reembedding, reembed};
+pub use search::{Found, search};
 pub use serve::{Ended, serve};
 
 /// The database, and the server behind it where it is the program's own.

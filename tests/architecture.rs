@@ -53,6 +53,8 @@ const HOMES: &[(&str, &[&str])] = &[
     ("anstream", &["src/cli/"]),
     ("anstyle", &["src/cli/"]),
     ("indicatif", &["src/cli/"]),
+    ("console", &["src/cli/"]),
+    ("textwrap", &["src/cli/"]),
     ("anyhow", &["src/main.rs", "src/cli/", "src/app.rs", "src/app/"]),
 ];
 

@@ -9,6 +9,7 @@ mod imports;
 mod killed;
 mod proxies;
 mod reembedding;
+mod searching;
 mod serving;
 mod traces;
 

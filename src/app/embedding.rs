@@ -184,7 +184,7 @@ pub(super) fn settings_of(stored: &StoredModel) -> String {
 }
 
 /// Says how to go on with the model that is stored, or how to change it.
-fn with_way_out(error: ModelError) -> anyhow::Error {
+pub(super) fn with_way_out(error: ModelError) -> anyhow::Error {
     match &error {
         ModelError::Changed { stored: current, .. } | ModelError::Replaced { current, .. } => {
             let settings = settings_of(current);

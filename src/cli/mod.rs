@@ -8,6 +8,7 @@ mod import;
 mod man;
 mod migrate;
 mod reembed;
+mod search;
 mod serve;
 mod settings;
 mod verify;
@@ -35,6 +36,7 @@ const EXIT_FAILED: u8 = 1;
     after_help = "Examples:
   embedding-recovery import calls.jsonl.gz     store calls and queue them
   embedding-recovery serve --exit-when-idle    embed everything, then end
+  embedding-recovery search who was late       find what was said
   embedding-recovery verify                    check what is stored"
 )]
 struct Cli {
@@ -67,6 +69,8 @@ enum Command {
     Serve(Box<serve::Args>),
     /// Change the model without downtime
     Reembed(Box<reembed::Args>),
+    /// Find what was said
+    Search(Box<search::Args>),
     /// Check what is stored against what must hold
     Verify(verify::Args),
     /// Look at everything that the service needs, and say what to do
@@ -122,6 +126,7 @@ fn run(cli: Cli, parsed: &Parsed) -> anyhow::Result<ExitCode> {
             Command::Enqueue(args) => enqueue::run(&cli.database, &args).await,
             Command::Serve(args) => serve::run(&cli.database, &args).await,
             Command::Reembed(args) => reembed::run(&cli.database, &args).await,
+            Command::Search(args) => search::run(&cli.database, &args).await,
             Command::Verify(args) => verify::run(&cli.database, &args).await,
             Command::Doctor(args) => doctor::run(&cli.database, &args, parsed).await,
             Command::Config(args) => config::run(&cli.database, &args, parsed),

@@ -52,6 +52,13 @@ impl EmbedderArgs {
         Self { provider, embedding_model: Some(model), embedding_dimensions: dimensions }
     }
 
+    /// The same, with a model for where the user names none.
+    #[must_use]
+    pub fn or_model(&self, name: &str) -> Self {
+        let named = self.embedding_model.clone().filter(|name| !name.is_empty());
+        Self { embedding_model: named.or_else(|| Some(name.to_owned())), ..self.clone() }
+    }
+
     /// Chooses the embedder. There is no silent downgrade: with a database of the user's, the local
     /// model runs only where it is asked for.
     ///

@@ -187,7 +187,7 @@ pub(super) async fn register(pool: &PgPool, asked: &Model) -> Result<StoredModel
 
 impl StoredModel {
     /// True where it is the model that the provider knows under this name, in this length.
-    pub(super) fn is(&self, asked: &Model) -> bool {
+    pub fn is(&self, asked: &Model) -> bool {
         self.provider_name == asked.name && self.model.dimensions == asked.dimensions
     }
 }

@@ -14,6 +14,7 @@ mod reembedding;
 mod reembedding_progress;
 mod schedules;
 mod schema;
+mod search;
 mod transcript_chunks;
 mod verify;
 
@@ -34,6 +35,7 @@ pub use import::Import;
 pub use reembedding::{DeadLetter, ReembedError};
 pub use reembedding_progress::{Estimate, Progress};
 pub use schema::SchemaError;
+pub use search::{Hit, QUERY_BYTES_MAX, SearchMode, SearchRequest, Span};
 pub use verify::{Report, VIOLATIONS_MAX, Violation};
 
 use crate::domain::failure::Failure;
@@ -175,6 +177,31 @@ impl PgStore {
     /// The database's.
     pub async fn task_counts_of(&self, model_name: &str) -> Result<TaskCounts, Failure> {
         embedding_queue::counts(&self.pool, Some(model_name)).await
+    }
+
+    /// The best chunks for a question, best first. Nothing where nothing was embedded.
+    ///
+    /// # Errors
+    /// The database's.
+    pub async fn search(&self, request: &SearchRequest) -> Result<Vec<Hit>, Failure> {
+        search::search(&self.pool, request).await
+    }
+
+    /// True where a search can find anything at all.
+    ///
+    /// # Errors
+    /// The database's.
+    pub async fn has_searchable_chunks(&self) -> Result<bool, Failure> {
+        search::is_possible(&self.pool).await
+    }
+
+    /// How the database goes about a search: `explain` of the statement that [`PgStore::search`]
+    /// runs.
+    ///
+    /// # Errors
+    /// The database's.
+    pub async fn explain_search(&self, request: &SearchRequest) -> Result<String, Failure> {
+        search::explain(&self.pool, request).await
     }
 
     /// Checks the invariants against what is stored.

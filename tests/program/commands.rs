@@ -4,8 +4,19 @@ use super::{calls_file, meeting};
 use crate::harness::TestDatabase;
 use crate::harness::program::{program, run};
 
-const EVERY_COMMAND: [&str; 9] =
-    ["migrate", "import", "enqueue", "serve", "verify", "doctor", "config", "completions", "man"];
+const EVERY_COMMAND: [&str; 11] = [
+    "migrate",
+    "import",
+    "enqueue",
+    "serve",
+    "reembed",
+    "search",
+    "verify",
+    "doctor",
+    "config",
+    "completions",
+    "man",
+];
 
 #[tokio::test(flavor = "multi_thread")]
 async fn wrong_use_exits_64_and_help_exits_0_with_examples() {

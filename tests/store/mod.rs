@@ -13,6 +13,8 @@ mod reconcile;
 mod reembed;
 mod replaced;
 mod schema;
+mod search;
+mod search_plan;
 mod sets;
 mod settle;
 mod sources;
