@@ -148,8 +148,7 @@ async fn embedding(
             return None;
         }
     };
-    let port = provider.base_url.port().map(|port| format!(":{port}")).unwrap_or_default();
-    let host = format!("{}{port}", provider.base_url.host_str().unwrap_or_default());
+    let host = provider.address();
     let embedder = match OpenAiEmbedder::new(openai_settings(args, *provider, &model, dimensions)) {
         Ok(embedder) => embedder,
         Err(error) => {

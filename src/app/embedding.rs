@@ -46,7 +46,7 @@ impl Embedding {
                 Ok(Self { embedder, model: Model { name: local::STORED_MODEL.into(), dimensions } })
             }
             EmbedderChoice::OpenAi { provider, model, dimensions } => {
-                let host = provider.base_url.host_str().unwrap_or_default().to_owned();
+                let host = provider.address();
                 let settings = openai_settings(args, *provider, &model, dimensions);
                 let embedder = OpenAiEmbedder::new(settings.clone())?;
                 let (embedder, dimensions) = match (embedder.probe().await, known_dimensions) {

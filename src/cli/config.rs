@@ -45,7 +45,7 @@ pub(super) fn run(
     let embedder = match args.settings.embedder.choose(database.url().is_none()) {
         Ok(EmbedderChoice::Local { .. }) => Ok("the built-in model".to_owned()),
         Ok(EmbedderChoice::OpenAi { provider, model, .. }) => {
-            Ok(format!("{model} at {}", provider.base_url.host_str().unwrap_or_default()))
+            Ok(format!("{model} at {}", provider.address()))
         }
         Err(error) => Err(error.to_string()),
     };

@@ -84,6 +84,17 @@ pub struct Provider {
     pub ca: Option<CaBundle>,
 }
 
+impl Provider {
+    /// Host, and port where it is not the usual one, for messages: a whole URL may hold secrets.
+    pub fn address(&self) -> String {
+        let host = self.base_url.host_str().unwrap_or_default();
+        match self.base_url.port() {
+            Some(port) => format!("{host}:{port}"),
+            None => host.to_owned(),
+        }
+    }
+}
+
 /// A header of the user's.
 #[derive(Debug, Clone)]
 pub struct Header {

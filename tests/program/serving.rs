@@ -128,7 +128,7 @@ async fn nothing_is_written_where_the_api_cannot_be_used() {
     drop(gone);
     let refused = run(&mut unreachable).await;
     assert_eq!(refused.code, Some(1));
-    assert!(refused.stderr.contains("http://127.0.0.1"), "{refused:?}");
+    assert!(refused.stderr.contains("the embedding API at 127.0.0.1:"), "{refused:?}");
     assert_eq!(database.value::<i64>("select count(*) from embedding_models").await, 0);
     assert_eq!(database.value::<i64>("select count(*) from embedding_attempts").await, 0);
 }
