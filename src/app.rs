@@ -2,6 +2,7 @@
 //! start and stop.
 
 mod embedding;
+mod search;
 mod serve;
 
 use anyhow::Context;
@@ -11,6 +12,7 @@ use crate::embedded::{EmbeddedOptions, EmbeddedPostgres, default_cache_dir, defa
 use crate::postgres::PgStore;
 
 pub use embedding::Embedding;
+pub use search::{Found, search};
 pub use serve::{Ended, serve};
 
 /// The database, and the server behind it where it is the program's own.

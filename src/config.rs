@@ -15,7 +15,7 @@ const OPENAI_BASE_URL: &str = "https://api.openai.com/v1";
 /// The model used where none is named.
 const DEFAULT_MODEL: &str = "text-embedding-3-small";
 /// Names the built-in model.
-const LOCAL_MODEL: &str = "local";
+pub const LOCAL_MODEL: &str = "local";
 
 /// A setting that cannot be meant: wrong use, exit code 64.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -123,6 +123,13 @@ pub enum EmbedderChoice {
 }
 
 impl EmbedderArgs {
+    /// The same, with a model for where the user names none.
+    #[must_use]
+    pub fn or_model(&self, name: &str) -> Self {
+        let named = self.embedding_model.clone().filter(|name| !name.is_empty());
+        Self { embedding_model: named.or_else(|| Some(name.to_owned())), ..self.clone() }
+    }
+
     /// Chooses the embedder. There is no silent downgrade: with a database of the user's, the local
     /// model runs only where it is asked for.
     ///

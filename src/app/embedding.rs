@@ -4,11 +4,12 @@ use std::sync::Arc;
 
 use anyhow::Context;
 
-use crate::config::{EmbedderArgs, EmbedderChoice};
+use crate::config::{EmbedderArgs, EmbedderChoice, LOCAL_MODEL};
 use crate::domain::failure::Failure;
 use crate::embedders::local::{self, LocalEmbedder};
 use crate::embedders::openai::{OpenAiEmbedder, OpenAiSettings};
 use crate::ports::{Embedder, Model};
+use crate::postgres::ModelError;
 
 /// An embedder and the model that it speaks for.
 pub struct Embedding {
@@ -70,6 +71,52 @@ impl Embedding {
             }
         }
     }
+}
+
+/// The embedder for a question to a database of `stored` vectors, not asked yet: the question itself
+/// will tell whether it works. The stored model is the default; another one is refused.
+///
+/// # Errors
+/// The settings choose none, or another model.
+pub(super) fn for_question(
+    args: &EmbedderArgs,
+    own_database: bool,
+    stored: &Model,
+) -> anyhow::Result<Arc<dyn Embedder>> {
+    let default = match stored.name.as_str() {
+        local::STORED_MODEL => LOCAL_MODEL,
+        name => name,
+    };
+    let (embedder, asked): (Arc<dyn Embedder>, Model) =
+        match args.or_model(default).choose(own_database)? {
+            EmbedderChoice::Local { .. } => {
+                let dimensions = local::DIMENSIONS as u32;
+                let model = Model { name: local::STORED_MODEL.into(), dimensions };
+                (Arc::new(LocalEmbedder::load()?), model)
+            }
+            EmbedderChoice::OpenAi { base_url, api_key, model, dimensions } => {
+                let settings = OpenAiSettings {
+                    dimensions,
+                    ..OpenAiSettings::new(base_url, api_key, model.clone())
+                };
+                let dimensions = dimensions.unwrap_or(stored.dimensions);
+                (Arc::new(OpenAiEmbedder::new(settings)?), Model { name: model, dimensions })
+            }
+        };
+    match asked == *stored {
+        true => Ok(embedder),
+        false => Err(with_way_out(ModelError::Changed { stored: stored.clone(), asked })),
+    }
+}
+
+/// Says how to go on with the model that is stored.
+pub(super) fn with_way_out(error: ModelError) -> anyhow::Error {
+    let ModelError::Changed { stored, .. } = &error else { return error.into() };
+    let settings = match stored.name.as_str() {
+        local::STORED_MODEL => format!("EMBEDDING_MODEL={LOCAL_MODEL}"),
+        name => format!("EMBEDDING_MODEL={name} and EMBEDDING_DIMENSIONS={}", stored.dimensions),
+    };
+    anyhow::anyhow!("{error}. Set {settings}, or use another database")
 }
 
 /// A service may start while the provider is down; a wrong key or model is told at once.

@@ -5,13 +5,13 @@ use std::time::Duration;
 
 use uuid::Uuid;
 
+use super::embedding::with_way_out;
 use super::{Database, Embedding};
 use crate::actors::{DELETE_ROWS_MAX, RECONCILE_ROWS_MAX, Status, Tree, TreeSettings};
 use crate::config::{EmbedderArgs, WorkArgs};
 use crate::domain::failure::Failure;
-use crate::embedders::local;
 use crate::ports::{Store, TaskCounts};
-use crate::postgres::{ModelError, PgStore};
+use crate::postgres::PgStore;
 
 /// Between two looks at whether everything is done.
 const IDLE_POLL: Duration = Duration::from_millis(500);
@@ -99,16 +99,6 @@ async fn start(
         "serving"
     );
     Ok(Tree::start(settings).await?)
-}
-
-/// Says how to go on with the model that is stored.
-fn with_way_out(error: ModelError) -> anyhow::Error {
-    let ModelError::Changed { stored, .. } = &error else { return error.into() };
-    let settings = match stored.name.as_str() {
-        local::STORED_MODEL => "EMBEDDING_MODEL=local".to_owned(),
-        name => format!("EMBEDDING_MODEL={name} and EMBEDDING_DIMENSIONS={}", stored.dimensions),
-    };
-    anyhow::anyhow!("{error}. Set {settings}, or use another database")
 }
 
 /// Requests that one recording has in flight: one is bought while another is stored. All

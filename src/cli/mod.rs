@@ -3,6 +3,7 @@
 mod enqueue;
 mod import;
 mod migrate;
+mod search;
 mod serve;
 mod verify;
 
@@ -27,6 +28,7 @@ const EXIT_FAILED: u8 = 1;
     after_help = "Examples:
   embedding-recovery import calls.jsonl.gz     store calls and queue them
   embedding-recovery serve --exit-when-idle    embed everything, then end
+  embedding-recovery search who was late       find what was said
   embedding-recovery verify                    check what is stored"
 )]
 struct Cli {
@@ -56,6 +58,8 @@ enum Command {
     Enqueue(enqueue::Args),
     /// Run the service
     Serve(Box<serve::Args>),
+    /// Find what was said
+    Search(Box<search::Args>),
     /// Check what is stored against what must hold
     Verify(verify::Args),
 }
@@ -93,6 +97,7 @@ fn run(cli: Cli) -> anyhow::Result<ExitCode> {
             Command::Import(args) => import::run(&cli.database, &args).await,
             Command::Enqueue(args) => enqueue::run(&cli.database, &args).await,
             Command::Serve(args) => serve::run(&cli.database, &args).await,
+            Command::Search(args) => search::run(&cli.database, &args).await,
             Command::Verify(args) => verify::run(&cli.database, &args).await,
         }
     })

@@ -10,6 +10,7 @@ mod fathom;
 mod import;
 mod schedules;
 mod schema;
+mod search;
 mod transcript_chunks;
 mod verify;
 
@@ -27,6 +28,7 @@ pub use embedding_models::ModelError;
 pub use fathom::TRANSCRIPT_BYTES_MAX;
 pub use import::Import;
 pub use schema::SchemaError;
+pub use search::{Hit, QUERY_BYTES_MAX, SearchMode, SearchRequest, Span};
 pub use verify::{Report, VIOLATIONS_MAX, Violation};
 
 use crate::domain::failure::Failure;
@@ -134,6 +136,23 @@ impl PgStore {
         user_id: Option<&str>,
     ) -> Result<Vec<RecordingKey>, Failure> {
         embedding_jobs::find(&self.pool, recording_id, user_id).await
+    }
+
+    /// The best chunks for a question, best first. Nothing where nothing was embedded.
+    ///
+    /// # Errors
+    /// The database's.
+    pub async fn search(&self, request: &SearchRequest) -> Result<Vec<Hit>, Failure> {
+        search::search(&self.pool, request).await
+    }
+
+    /// How the database goes about a search: `explain` of the statement that [`PgStore::search`]
+    /// runs.
+    ///
+    /// # Errors
+    /// The database's.
+    pub async fn explain_search(&self, request: &SearchRequest) -> Result<String, Failure> {
+        search::explain(&self.pool, request).await
     }
 
     /// Checks the invariants against what is stored.

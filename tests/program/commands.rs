@@ -17,7 +17,7 @@ async fn wrong_use_exits_64_and_help_exits_0_with_examples() {
         assert_eq!(ended.code, Some(64), "{args:?}: {ended:?}");
         assert!(!ended.stderr.is_empty(), "{args:?} says nothing");
     }
-    for command in ["migrate", "import", "enqueue", "serve", "verify"] {
+    for command in ["migrate", "import", "enqueue", "serve", "search", "verify"] {
         let help = run(&mut program(&[command, "--help"])).await;
         assert_eq!(help.code, Some(0));
         assert!(help.stdout.contains("Examples:\n"), "{command} shows no example");
@@ -26,7 +26,7 @@ async fn wrong_use_exits_64_and_help_exits_0_with_examples() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn every_flag_has_an_environment_variable() {
-    for command in ["migrate", "import", "enqueue", "serve", "verify"] {
+    for command in ["migrate", "import", "enqueue", "serve", "search", "verify"] {
         let help = run(&mut program(&[command, "--help"])).await.stdout;
         let flags = help.matches("\n      --").count() + help.matches(", --").count();
         let builtin = help.matches("-h, --help").count();

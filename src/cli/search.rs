@@ -1,0 +1,101 @@
+//! `search`: a question, and the passages that answer it.
+
+use std::process::ExitCode;
+use std::time::Duration;
+
+use chrono::{DateTime, NaiveDate, Utc};
+
+use super::EXIT_FAILED;
+use crate::app::{self, Database, Found};
+use crate::config::{DatabaseArgs, EmbedderArgs};
+use crate::postgres::{Hit, SearchMode, SearchRequest};
+
+/// Find what was said, by meaning and by words.
+///
+/// Exit codes: 0 found; 1 nothing found, or it cannot search; 64 wrong use.
+#[derive(Debug, clap::Args)]
+#[command(after_help = "Examples:
+  embedding-recovery search oxygen tank pressure problem
+  embedding-recovery search --speaker ann --since 7d \"who calls the customer back?\"
+  embedding-recovery search budget --user alice --limit 20 --json | jq '.hits[].title'")]
+pub(super) struct Args {
+    /// What to look for: a question, or a few words
+    #[arg(required = true, value_name = "QUERY")]
+    query: Vec<String>,
+
+    /// Only this user's recordings
+    #[arg(long, env = "EMBEDDING_RECOVERY_USER", value_name = "ID")]
+    user: Option<String>,
+
+    /// Only this recording
+    #[arg(long, env = "EMBEDDING_RECOVERY_RECORDING", value_name = "ID")]
+    recording: Option<i64>,
+
+    /// Only calls since a date (2024-05-31, or with a time as in RFC 3339), or a time ago (7d, 12h)
+    #[arg(long, env = "EMBEDDING_RECOVERY_SINCE", value_name = "WHEN", value_parser = parse_since)]
+    since: Option<DateTime<Utc>>,
+
+    /// Only passages in which somebody speaks whose name has this part
+    #[arg(long, env = "EMBEDDING_RECOVERY_SPEAKER", value_name = "NAME")]
+    speaker: Option<String>,
+
+    /// Passages at most
+    #[arg(long, env = "EMBEDDING_RECOVERY_LIMIT", value_name = "N", default_value_t = 5,
+          value_parser = clap::value_parser!(u32).range(1..=100))]
+    limit: u32,
+
+    /// Print one JSON object
+    #[arg(long, env = "EMBEDDING_RECOVERY_JSON")]
+    json: bool,
+
+    #[command(flatten)]
+    embedder: EmbedderArgs,
+}
+
+fn parse_since(text: &str) -> Result<DateTime<Utc>, String> {
+    if let Ok(date) = text.parse::<NaiveDate>() {
+        return Ok(date.and_time(chrono::NaiveTime::MIN).and_utc());
+    }
+    if let Ok(time) = text.parse::<DateTime<Utc>>() {
+        return Ok(time);
+    }
+    let ago: Option<Duration> = humantime::parse_duration(text).ok();
+    ago.and_then(|ago| Utc::now().checked_sub_signed(chrono::TimeDelta::from_std(ago).ok()?))
+        .ok_or_else(|| "expected a date such as 2024-05-31, or a time ago such as 7d".into())
+}
+
+pub(super) async fn run(database: &DatabaseArgs, args: &Args) -> anyhow::Result<ExitCode> {
+    let request = request(args);
+    let database = Database::open(database).await?;
+    let found = app::search(&database, &args.embedder, &request).await;
+    database.close().await?;
+    let Found { hits, words_only } = found?;
+    if let Some(failure) = words_only {
+        eprintln!(
+            "warning: searched by words only, since the question cannot be embedded: {failure}"
+        );
+    }
+    print(&hits);
+    Ok(if hits.is_empty() { EXIT_FAILED.into() } else { ExitCode::SUCCESS })
+}
+
+fn request(args: &Args) -> SearchRequest {
+    SearchRequest {
+        text: args.query.join(" "),
+        embedding: None,
+        user_id: args.user.clone(),
+        recording_id: args.recording,
+        since: args.since,
+        speaker: args.speaker.clone(),
+        limit: args.limit,
+        mode: SearchMode::Hybrid,
+    }
+}
+
+/// Prints hits for people.
+pub(super) fn print(hits: &[Hit]) {
+    for hit in hits {
+        let text: String = hit.passage.iter().map(|span| span.text.as_str()).collect();
+        println!("{:.2}  {}\n{text}\n", hit.score, hit.title.as_deref().unwrap_or("(no title)"));
+    }
+}
