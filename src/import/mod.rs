@@ -39,6 +39,7 @@ pub struct LineError {
 
 /// Reads recordings from JSON lines, plain or gzip.
 pub struct Recordings {
+    name: String,
     lines: Box<dyn BufRead + Send>,
     user_id: String,
     line: u64,
@@ -47,18 +48,27 @@ pub struct Recordings {
 }
 
 impl Recordings {
-    /// Opens a file. Whether it is compressed is told by its first bytes, not by its name.
+    /// Opens a file.
     ///
     /// # Errors
     /// It cannot be read.
     pub fn open(path: &Path, user_id: &str) -> io::Result<Self> {
-        let mut file = BufReader::with_capacity(1 << 16, File::open(path)?);
-        let compressed = file.fill_buf()?.starts_with(&GZIP_MAGIC);
+        Self::read(File::open(path)?, &path.to_string_lossy(), user_id)
+    }
+
+    /// Reads from anywhere. Whether it is compressed is told by its first bytes, not by its name.
+    ///
+    /// # Errors
+    /// Its beginning cannot be read.
+    pub fn read(reader: impl Read + Send + 'static, name: &str, user_id: &str) -> io::Result<Self> {
+        let mut reader = BufReader::with_capacity(1 << 16, reader);
+        let compressed = reader.fill_buf()?.starts_with(&GZIP_MAGIC);
         let lines: Box<dyn BufRead + Send> = match compressed {
-            true => Box::new(BufReader::with_capacity(1 << 16, MultiGzDecoder::new(file))),
-            false => Box::new(file),
+            true => Box::new(BufReader::with_capacity(1 << 16, MultiGzDecoder::new(reader))),
+            false => Box::new(reader),
         };
         Ok(Self {
+            name: name.to_owned(),
             lines,
             user_id: user_id.to_owned(),
             line: 0,
@@ -85,7 +95,7 @@ impl Recordings {
             Ok(_) => Some(Ok(line)),
             Err(error) => {
                 self.failed = true;
-                Some(Err(format!("the file cannot be read from here on: {error}")))
+                Some(Err(format!("{} cannot be read from here on: {error}", self.name)))
             }
         }
     }
