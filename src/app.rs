@@ -1,6 +1,7 @@
 //! The composition root: the one place that names concrete adapters, and the order in which they
 //! start and stop.
 
+pub mod demo;
 mod embedding;
 mod search;
 mod serve;
@@ -11,6 +12,7 @@ use crate::config::DatabaseArgs;
 use crate::embedded::{EmbeddedOptions, EmbeddedPostgres, default_cache_dir, default_data_dir};
 use crate::postgres::PgStore;
 
+pub use crate::actors::{ChunkProgress, InFlight, Status};
 pub use embedding::Embedding;
 pub use search::{Found, search};
 pub use serve::{Ended, serve};

@@ -20,6 +20,8 @@ pub struct Status {
     pub drained: bool,
     /// The tree failed too often to go on.
     pub gave_up: Option<String>,
+    /// Recordings that this tree completed.
+    pub completed: u64,
     /// Recordings that crashed and were restarted in place.
     pub restarts: u64,
     pub(super) chunks_of_ended: u64,

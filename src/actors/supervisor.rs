@@ -83,6 +83,7 @@ pub(super) struct SupervisorState {
     circuit: Circuit,
     draining: bool,
     drained: bool,
+    completed: u64,
     restarts: u64,
     chunks_of_ended: u64,
 }
@@ -120,6 +121,7 @@ impl Actor for Supervisor {
             circuit: Circuit::default(),
             draining: false,
             drained: false,
+            completed: 0,
             restarts: 0,
             chunks_of_ended: 0,
         })
@@ -270,6 +272,7 @@ impl SupervisorState {
                 circuit: self.circuit.open().cloned(),
                 drained: self.drained,
                 gave_up: status.gave_up.clone(),
+                completed: self.completed,
                 restarts: self.restarts,
                 chunks_of_ended: self.chunks_of_ended,
             };

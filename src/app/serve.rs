@@ -105,12 +105,12 @@ async fn start(
 /// recordings together share the embedder's limit.
 const REQUESTS_OF_ONE_RECORDING: usize = 2;
 
-enum End {
+pub(super) enum End {
     Idle,
     CannotGoOn(String),
 }
 
-async fn until_it_ends(
+pub(super) async fn until_it_ends(
     store: &PgStore,
     mut status: tokio::sync::watch::Receiver<Status>,
     exit_when_idle: bool,

@@ -95,6 +95,7 @@ impl SupervisorState {
         match done.completion {
             Completion::Completed => {
                 tracing::info!(recording = %task.key, chunks = work.chunks, reused = work.chunks_reused, tokens = work.tokens, "completed");
+                self.completed += 1;
                 self.children.recovery.address().cast(RecoveryMessage::Clean);
             }
             Completion::Superseded => {
