@@ -1,6 +1,7 @@
 //! The program as its user runs it.
 
 mod commands;
+mod demo;
 mod imports;
 mod killed;
 mod serving;

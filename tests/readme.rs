@@ -7,7 +7,8 @@ use std::path::{Path, PathBuf};
 use crate::harness::program;
 
 /// Commands whose settings are told.
-const COMMANDS: [&str; 7] = ["", "migrate", "import", "enqueue", "serve", "search", "verify"];
+const COMMANDS: [&str; 8] =
+    ["", "demo", "migrate", "import", "enqueue", "serve", "search", "verify"];
 /// How the names of the program's own variables begin.
 const PREFIXES: [&str; 4] = ["EMBEDDING_", "OPENAI_", "DATABASE_", "TEST_DATABASE_"];
 /// Named in the README, and no setting of the program: the tests read it.

@@ -47,11 +47,11 @@ const SIGNAL_TIME: Duration = Duration::from_millis(100);
   embedding-recovery demo --recordings calls.jsonl.gz --question \"what did we promise?\"")]
 pub(super) struct Args {
     /// Recordings to show instead of the samples: a file as `import` takes it
-    #[arg(long, value_name = "FILE")]
+    #[arg(long, env = "EMBEDDING_RECOVERY_RECORDINGS", value_name = "FILE")]
     recordings: Option<PathBuf>,
 
     /// What to search for at the end
-    #[arg(long, value_name = "TEXT")]
+    #[arg(long, env = "EMBEDDING_RECOVERY_QUESTION", value_name = "TEXT")]
     question: Option<String>,
 }
 
@@ -215,9 +215,10 @@ async fn store_recordings(demo: &Demo, screen: &Screen, args: &Args) -> anyhow::
     if stored.workload.recordings == 0 {
         bail!("{} has no recording that can be shown", file.display());
     }
+    let recordings = story::recordings(stored.workload.recordings.into());
     step.done(&match refused {
-        0 => format!("{} recordings in the queue", stored.workload.recordings),
-        _ => format!("{} recordings in the queue, {refused} refused", stored.workload.recordings),
+        0 => format!("{recordings} in the queue"),
+        _ => format!("{recordings} in the queue, {refused} refused"),
     });
     Ok(stored)
 }

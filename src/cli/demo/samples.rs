@@ -21,7 +21,7 @@ const ANSWERED_BY: i64 = 1006;
 const MARATHON_BYTES: usize = 740_000;
 /// The marathon's number: the one after the last sample's.
 const MARATHON_ID: i64 = 1013;
-const MARATHON_TITLE: &str = "Read-aloud marathon: a year of calls";
+const MARATHON_TITLE: &str = "Marathon: a year of calls, read aloud";
 /// Who announces the pages of the marathon.
 const ANNOUNCER: &str = "Ravi Menon";
 /// Segments of a page: a chunk has about ten, so that each chunk has a page's number in it and no

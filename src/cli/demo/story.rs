@@ -23,6 +23,14 @@ pub(super) struct Story {
     answer: Option<(String, Vec<Hit>)>,
 }
 
+/// `13 recordings`.
+pub(super) fn recordings(count: u64) -> String {
+    match count {
+        1 => "1 recording".into(),
+        _ => format!("{count} recordings"),
+    }
+}
+
 /// How fast the work is made.
 pub(super) fn of_the_pace(pace: &Pace) -> String {
     let Pace { recordings_at_once, requests_at_once, inputs_max, latency } = pace;
@@ -68,13 +76,14 @@ impl Story {
         let Report { chunks, recordings, tasks, violations, .. } = &self.report;
         let seconds = self.took.as_secs_f64();
         screen.line(format!(
-            "{} {recordings} recordings are searchable: {chunks} chunks, {seconds:.1} s, {:.0} a second",
+            "{} searchable: {}, {chunks} chunks, {:.0} a second for {seconds:.1} s",
             style("✓").green(),
+            self::recordings(*recordings),
             *chunks as f64 / seconds.max(0.1),
         ));
         if tasks.dead_letter > 0 {
-            let dead = tasks.dead_letter;
-            screen.line(format!("{} {dead} recordings could not be embedded", style("!").yellow()));
+            let dead = self::recordings(tasks.dead_letter);
+            screen.line(format!("{} could not be embedded: {dead}", style("!").yellow()));
         }
         screen.line(self.of_the_drill());
         match violations.len() {

@@ -96,7 +96,7 @@ impl<'a> View<'a> {
 
     fn new_bar(&self, title: &str, total: u32) -> Bar {
         let columns = self.screen.columns();
-        let title_columns = (columns / 3).clamp(16, 38);
+        let title_columns = (columns * 3 / 8).clamp(16, 38);
         let bar_columns = columns
             .saturating_sub(title_columns + COUNT_COLUMNS + MESSAGE_COLUMNS + 4)
             .clamp(6, 40);
