@@ -27,11 +27,11 @@ use crate::import::Recordings;
 use crate::ports::ImportedRecording;
 
 /// A worker that is killed on purpose is no news to the log.
-pub(super) const DEFAULT_LOG: &str = "off";
+pub(super) const DEFAULT_LOG: &str = "error";
 /// 128 + SIGINT, as shells count it.
 const EXIT_INTERRUPTED: u8 = 130;
 /// Passages shown.
-const HITS_MAX: u32 = 3;
+const HITS_MAX: u32 = 2;
 /// How soon a signal is seen that a child process, which died of it, was quicker to report.
 const SIGNAL_TIME: Duration = Duration::from_millis(100);
 
@@ -77,7 +77,9 @@ pub(super) async fn run(
         Some(Ok(_)) => false,
         Some(Err(_)) => tokio::time::timeout(SIGNAL_TIME, interrupted).await.is_ok(),
     };
+    let step = screen.step("stopping Postgres and removing its data");
     demo.end().await.context("the demo cannot clear away what it started")?;
+    drop(step);
     match shown {
         Some(Ok(story)) => {
             story.tell_the_end(&screen);
@@ -103,9 +105,9 @@ async fn show(demo: &mut Demo, screen: &Screen, args: &Args) -> anyhow::Result<S
     tell_what_is_ignored(screen);
     let step = screen.step("finding a Postgres; the first time it is fetched by pip (13.6 MB)");
     demo.find_postgres().await?;
-    step.doing("starting Postgres in a place of its own".into());
+    step.doing("starting a private Postgres".into());
     demo.start().await?;
-    step.done("a Postgres with pgvector of its own, gone after the demo");
+    step.done("private Postgres with pgvector, removed at the end");
 
     let stored = store_recordings(demo, screen, args).await?;
     let pace = Pace::of(&stored.workload);
@@ -191,10 +193,7 @@ async fn store_recordings(demo: &Demo, screen: &Screen, args: &Args) -> anyhow::
             import.store(call).await?;
             stored.add(call);
         }
-        step.done(&format!(
-            "{} sample calls in the queue, and a marathon made of them",
-            calls.len()
-        ));
+        step.done(&format!("queued: {} sample calls and a marathon of them", calls.len()));
         return Ok(stored);
     };
     let step = screen.step("storing your recordings");
@@ -217,8 +216,8 @@ async fn store_recordings(demo: &Demo, screen: &Screen, args: &Args) -> anyhow::
     }
     let recordings = story::recordings(stored.workload.recordings.into());
     step.done(&match refused {
-        0 => format!("{recordings} in the queue"),
-        _ => format!("{recordings} in the queue, {refused} refused"),
+        0 => format!("queued: {recordings}"),
+        _ => format!("queued: {recordings}, and {refused} refused"),
     });
     Ok(stored)
 }

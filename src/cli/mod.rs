@@ -42,7 +42,7 @@ struct Cli {
     log_format: LogFormat,
 
     /// Log lines to keep: a level, or target=level, separated by commas [default:
-    /// warn,embedding_recovery=info; demo: off]
+    /// warn,embedding_recovery=info; demo: error]
     #[arg(long, env = "EMBEDDING_RECOVERY_LOG", value_name = "FILTER",
           value_parser = telemetry::parse_filter, global = true)]
     log: Option<String>,

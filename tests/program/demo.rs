@@ -172,7 +172,7 @@ async fn the_demo_takes_recordings_of_its_user() {
     let said = &shown.stdout;
     assert_eq!(shown.code, Some(0), "{shown:?}");
     assert!(said.contains("line 1: "), "{said}");
-    assert!(said.contains("2 recordings in the queue, 1 refused"), "{said}");
+    assert!(said.contains("queued: 2 recordings, and 1 refused"), "{said}");
     assert!(said.contains("searchable: 1 recording,"), "{said}");
     assert!(said.contains("could not be embedded: 1 recording\n"), "{said}");
     let (_, answer) = said.split_once("? parrot code").expect(said);

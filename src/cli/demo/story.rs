@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::time::Duration;
 
-use console::style;
+use console::{style, truncate_str};
 
 use super::drill::{Back, Drill, Killed};
 use super::screen::Screen;
@@ -13,6 +13,9 @@ use crate::postgres::{Hit, Report};
 
 /// The samples, in a clone of the repository.
 const SAMPLES: &str = "samples/calls.jsonl";
+
+/// Of a title in a line of 60.
+const TITLE_COLUMNS: usize = 32;
 
 /// What happened.
 pub(super) struct Story {
@@ -36,8 +39,8 @@ pub(super) fn of_the_pace(pace: &Pace) -> String {
     let Pace { recordings_at_once, requests_at_once, inputs_max, latency } = pace;
     format!(
         "{} the built-in model, slowed down to the pace of an API:\n  \
-         {inputs_max} chunks a request, {:.2} s each, {requests_at_once} requests a recording,\n  \
-         {recordings_at_once} recordings at once",
+         {inputs_max} chunks a request and {:.2} s for each,\n  \
+         {recordings_at_once} recordings at once, {requests_at_once} requests of each",
         style("✓").green(),
         latency.as_secs_f64(),
     )
@@ -45,6 +48,7 @@ pub(super) fn of_the_pace(pace: &Pace) -> String {
 
 pub(super) fn of_the_kill(title: &str, killed: &Killed) -> String {
     let Killed { stored, total, .. } = killed;
+    let title = truncate_str(title, TITLE_COLUMNS, "…");
     format!(
         "{} killed the worker of \"{title}\"\n  at chunk {stored} of {total}",
         style("✗").red().bold()
@@ -76,7 +80,7 @@ impl Story {
         let Report { chunks, recordings, tasks, violations, .. } = &self.report;
         let seconds = self.took.as_secs_f64();
         screen.line(format!(
-            "{} searchable: {}, {chunks} chunks, {:.0} a second for {seconds:.1} s",
+            "{} searchable: {}, {chunks} chunks, {:.0} chunks/s, {seconds:.1} s",
             style("✓").green(),
             self::recordings(*recordings),
             *chunks as f64 / seconds.max(0.1),
@@ -128,7 +132,7 @@ impl Story {
         for arguments in [
             format!("import {calls}"),
             "serve --exit-when-idle".into(),
-            "search \"who pays for the standing time?\"".into(),
+            "search \"who pays for standing time?\"".into(),
         ] {
             screen.line(format!("  {}", style(format!("{program} {arguments}")).cyan()));
         }

@@ -15,10 +15,12 @@ use crate::domain::recording::RecordingKey;
 const LINGER: Duration = Duration::from_millis(900);
 /// Between two lines of totals where nothing can move.
 const PLAIN_PERIOD: Duration = Duration::from_secs(2);
-/// `✓ back, kept 1234`.
-const MESSAGE_COLUMNS: usize = 18;
-/// ` 1234/1234 `.
-const COUNT_COLUMNS: usize = 11;
+/// `↻ back, kept 1234`.
+const MESSAGE_COLUMNS: usize = 17;
+/// `1234/1234`.
+const COUNT_COLUMNS: usize = 9;
+/// Before the title, between the parts, and one at the end, where terminals wrap.
+const SPACES: usize = 6;
 
 /// What is drawn.
 pub(super) struct View<'a> {
@@ -96,10 +98,10 @@ impl<'a> View<'a> {
 
     fn new_bar(&self, title: &str, total: u32) -> Bar {
         let columns = self.screen.columns();
-        let title_columns = (columns * 3 / 8).clamp(16, 38);
+        let title_columns = (columns * 3 / 8).clamp(12, 38);
         let bar_columns = columns
-            .saturating_sub(title_columns + COUNT_COLUMNS + MESSAGE_COLUMNS + 4)
-            .clamp(6, 40);
+            .saturating_sub(title_columns + COUNT_COLUMNS + MESSAGE_COLUMNS + SPACES)
+            .clamp(4, 40);
         let bar = self.screen.moving().zip(self.totals.as_ref()).map(|(moving, totals)| {
             let bar = moving.insert_before(totals, ProgressBar::new(total.into()));
             set_template(
