@@ -22,6 +22,13 @@ pub const LOCAL_MODEL: &str = "local";
 #[error("{0}")]
 pub struct ConfigError(String);
 
+impl ConfigError {
+    /// With what is wrong and how to put it right.
+    pub fn new(message: impl Into<String>) -> Self {
+        Self(message.into())
+    }
+}
+
 /// Where the data is.
 #[derive(Debug, Clone, Args)]
 #[command(next_help_heading = "Database")]

@@ -48,6 +48,8 @@ const HOMES: &[(&str, &[&str])] = &[
     ("text_splitter", &["src/domain/"]),
     ("clap", &["src/cli/", "src/config.rs", "src/telemetry/"]),
     ("indicatif", &["src/cli/"]),
+    ("console", &["src/cli/"]),
+    ("textwrap", &["src/cli/"]),
     ("anyhow", &["src/main.rs", "src/cli/", "src/app.rs", "src/app/"]),
 ];
 

@@ -14,6 +14,9 @@ use crate::postgres::{Hit, ModelError, SearchRequest};
 /// Time that the embedding of a question may take: somebody waits for it.
 const EMBEDDING_TIMEOUT: Duration = Duration::from_secs(20);
 
+const NOTHING_YET: &str = "nothing is embedded yet: store calls with `embedding-recovery import FILE`, \
+     then run `embedding-recovery serve --exit-when-idle`";
+
 /// What a search found.
 #[derive(Debug)]
 pub struct Found {
@@ -36,12 +39,7 @@ pub async fn search(
 ) -> anyhow::Result<Found> {
     let store = &database.store;
     loop {
-        let Some(stored) = store.stored_model().await? else {
-            bail!(
-                "nothing is embedded yet: store calls with `embedding-recovery import FILE`, then run \
-                 `embedding-recovery serve --exit-when-idle`"
-            )
-        };
+        let Some(stored) = store.stored_model().await? else { bail!(NOTHING_YET) };
         let embedder = embedding::for_question(args, database.is_own(), &stored)?;
         let (embedding, words_only) = match embed(&*embedder, &request.text).await {
             Ok(vector) if vector.len() == stored.dimensions as usize => (Some(vector), None),
@@ -53,9 +51,13 @@ pub async fn search(
         };
         let hits = store.search(&SearchRequest { embedding, ..request.clone() }).await?;
         // Where the model was changed meanwhile, the vector was compared with nothing.
-        if store.stored_model().await?.as_ref() == Some(&stored) {
-            return Ok(Found { hits, words_only });
+        if store.stored_model().await?.as_ref() != Some(&stored) {
+            continue;
         }
+        if hits.is_empty() && !store.has_searchable_chunks().await? {
+            bail!(NOTHING_YET);
+        }
+        return Ok(Found { hits, words_only });
     }
 }
 

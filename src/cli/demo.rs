@@ -82,7 +82,7 @@ pub(super) async fn run(
     drop(step);
     match shown {
         Some(Ok(story)) => {
-            story.tell_the_end(&screen);
+            story.tell_the_end(&screen)?;
             Ok(if story.is_sound() { ExitCode::SUCCESS } else { EXIT_FAILED.into() })
         }
         _ if was_interrupted => {

@@ -1,14 +1,19 @@
 //! `search`: a question, and the passages that answer it.
 
+mod excerpt;
+mod page;
+
+use std::io::Write;
 use std::process::ExitCode;
 use std::time::Duration;
 
 use chrono::{DateTime, NaiveDate, Utc};
 
+use self::page::Look;
 use super::EXIT_FAILED;
 use crate::app::{self, Database, Found};
-use crate::config::{DatabaseArgs, EmbedderArgs};
-use crate::postgres::{Hit, SearchMode, SearchRequest};
+use crate::config::{ConfigError, DatabaseArgs, EmbedderArgs};
+use crate::postgres::{Hit, QUERY_BYTES_MAX, SearchMode, SearchRequest};
 
 /// Find what was said, by meaning and by words.
 ///
@@ -65,23 +70,52 @@ fn parse_since(text: &str) -> Result<DateTime<Utc>, String> {
 }
 
 pub(super) async fn run(database: &DatabaseArgs, args: &Args) -> anyhow::Result<ExitCode> {
-    let request = request(args);
+    let request = request(args)?;
     let database = Database::open(database).await?;
     let found = app::search(&database, &args.embedder, &request).await;
     database.close().await?;
-    let Found { hits, words_only } = found?;
-    if let Some(failure) = words_only {
+    let found = found?;
+    if let Some(failure) = &found.words_only {
         eprintln!(
-            "warning: searched by words only, since the question cannot be embedded: {failure}"
+            "warning: only words are searched, since the query cannot be embedded: {failure}"
         );
     }
-    print(&hits);
-    Ok(if hits.is_empty() { EXIT_FAILED.into() } else { ExitCode::SUCCESS })
+    if args.json {
+        show(&(serde_json::to_string(&Answer::from(&found))? + "\n"))?;
+    } else if found.hits.is_empty() {
+        eprintln!("nothing found");
+    } else {
+        print(&found.hits)?;
+    }
+    Ok(if found.hits.is_empty() { EXIT_FAILED.into() } else { ExitCode::SUCCESS })
 }
 
-fn request(args: &Args) -> SearchRequest {
-    SearchRequest {
-        text: args.query.join(" "),
+/// What `--json` prints.
+#[derive(Debug, serde::Serialize)]
+struct Answer<'a> {
+    /// Why only words were searched.
+    words_only: Option<String>,
+    hits: &'a [Hit],
+}
+
+impl<'a> From<&'a Found> for Answer<'a> {
+    fn from(found: &'a Found) -> Self {
+        Self { words_only: found.words_only.as_ref().map(ToString::to_string), hits: &found.hits }
+    }
+}
+
+fn request(args: &Args) -> Result<SearchRequest, ConfigError> {
+    let text = args.query.join(" ");
+    if text.trim().is_empty() {
+        return Err(ConfigError::new("the query is empty"));
+    }
+    if text.len() > QUERY_BYTES_MAX {
+        let length = text.len();
+        let message = format!("the query has {length} bytes; at most {QUERY_BYTES_MAX} are taken");
+        return Err(ConfigError::new(message));
+    }
+    Ok(SearchRequest {
+        text,
         embedding: None,
         user_id: args.user.clone(),
         recording_id: args.recording,
@@ -89,13 +123,28 @@ fn request(args: &Args) -> SearchRequest {
         speaker: args.speaker.clone(),
         limit: args.limit,
         mode: SearchMode::Hybrid,
-    }
+    })
 }
 
-/// Prints hits for people.
-pub(super) fn print(hits: &[Hit]) {
-    for hit in hits {
-        let text: String = hit.passage.iter().map(|span| span.text.as_str()).collect();
-        println!("{:.2}  {}\n{text}\n", hit.score, hit.title.as_deref().unwrap_or("(no title)"));
+/// Prints hits for people, as the terminal is: its width, and colours where it has them and
+/// `NO_COLOR` is not set.
+///
+/// # Errors
+/// Standard output cannot be written to.
+pub(super) fn print(hits: &[Hit]) -> anyhow::Result<()> {
+    let terminal = console::Term::stdout();
+    let width = terminal.size_checked().map_or(WIDTH_UNKNOWN, |(_, columns)| columns.into());
+    show(&Look { width, colored: console::colors_enabled() }.page(hits))
+}
+
+/// Columns where standard output is no terminal.
+const WIDTH_UNKNOWN: usize = 80;
+
+fn show(text: &str) -> anyhow::Result<()> {
+    let mut output = std::io::stdout().lock();
+    match output.write_all(text.as_bytes()).and_then(|()| output.flush()) {
+        // A reader who has seen enough, such as `head`.
+        Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => Ok(()),
+        written => Ok(written?),
     }
 }

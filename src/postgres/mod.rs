@@ -146,6 +146,14 @@ impl PgStore {
         search::search(&self.pool, request).await
     }
 
+    /// True where a search can find anything at all.
+    ///
+    /// # Errors
+    /// The database's.
+    pub async fn has_searchable_chunks(&self) -> Result<bool, Failure> {
+        search::is_possible(&self.pool).await
+    }
+
     /// How the database goes about a search: `explain` of the statement that [`PgStore::search`]
     /// runs.
     ///

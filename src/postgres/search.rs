@@ -19,6 +19,11 @@ use crate::domain::failure::Failure;
 /// Most bytes that a query may have: two chunks' worth. What is longer is not a question.
 pub const QUERY_BYTES_MAX: usize = 8 * 1024;
 
+/// Chunks that the index may look at for those that a filter leaves: about a second's work.
+const SCANNED_MAX: u32 = 100_000;
+/// Memory for that, in units of `work_mem` (4 MB by default).
+const SCAN_WORK_MEMS: u32 = 8;
+
 /// Which lists a search draws on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum SearchMode {
@@ -93,6 +98,13 @@ pub(super) async fn search(pool: &PgPool, request: &SearchRequest) -> Result<Vec
     rows.iter().map(hit).collect()
 }
 
+/// True where any chunk can be found.
+pub(super) async fn is_possible(pool: &PgPool) -> Result<bool, Failure> {
+    let exists =
+        sqlx::query_scalar!(r#"select exists (select from searchable_chunks) as "exists!""#);
+    Ok(exists.fetch_one(pool).await?)
+}
+
 /// The plan of a search, as `explain` prints it.
 pub(super) async fn explain(pool: &PgPool, request: &SearchRequest) -> Result<String, Failure> {
     let mut transaction = begin(pool).await?;
@@ -105,12 +117,16 @@ pub(super) async fn explain(pool: &PgPool, request: &SearchRequest) -> Result<St
 
 async fn begin(pool: &PgPool) -> Result<sqlx::Transaction<'static, Postgres>, Failure> {
     let mut transaction = super::begin_patient(pool).await?;
-    // For this transaction: a filter must not leave fewer rows than there are (by default the index
-    // gives up after its first 40 candidates), and the index looks at as many as we take.
+    // For this transaction. By default the index gives up after its first 40 candidates, however few
+    // of them a filter leaves, and when told to go on, after 20,000 or at a work_mem's worth.
     sqlx::query!(
         "select set_config('hnsw.iterative_scan', 'relaxed_order', true) as scan,
-                set_config('hnsw.ef_search', $1, true) as candidates",
-        CANDIDATES.to_string()
+                set_config('hnsw.ef_search', $1, true) as candidates,
+                set_config('hnsw.max_scan_tuples', $2, true) as tuples,
+                set_config('hnsw.scan_mem_multiplier', $3, true) as memory",
+        CANDIDATES.to_string(),
+        SCANNED_MAX.to_string(),
+        SCAN_WORK_MEMS.to_string()
     )
     .fetch_one(&mut *transaction)
     .await?;

@@ -11,6 +11,8 @@ mod model;
 mod notify;
 mod reconcile;
 mod schema;
+mod search;
+mod search_plan;
 mod sets;
 mod settle;
 mod sources;

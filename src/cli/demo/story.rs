@@ -118,10 +118,13 @@ impl Story {
     }
 
     /// The answer, and where to go from here.
-    pub(super) fn tell_the_end(&self, screen: &Screen) {
+    ///
+    /// # Errors
+    /// Standard output cannot be written to.
+    pub(super) fn tell_the_end(&self, screen: &Screen) -> anyhow::Result<()> {
         if let Some((question, hits)) = &self.answer {
             screen.line(format!("\n{} {}\n", style("?").cyan().bold(), style(question).bold()));
-            search::print(hits);
+            search::print(hits)?;
         }
         let program = std::env::args().next().unwrap_or_else(|| "embedding-recovery".into());
         let calls = match Path::new(SAMPLES).exists() {
@@ -141,5 +144,6 @@ impl Story {
              Postgres, and OPENAI_API_KEY a real model.",
         );
         screen.line(style("Of the demo nothing is left: Postgres stopped, data removed.").dim());
+        Ok(())
     }
 }

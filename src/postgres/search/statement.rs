@@ -21,17 +21,8 @@ const CHUNKS_PER_WORD_MAX: u32 = 20_000;
 pub(super) const MATCH_BEGINS: char = '\u{2}';
 pub(super) const MATCH_ENDS: char = '\u{3}';
 
-/// Where to look: `$2` user, `$3` recording, `$4` date, `$5` part of a speaker's name. The planner
-/// knows their values, so conditions on null vanish.
-const FILTERS: &str = "
-          and ($2::text is null or c.user_id = $2)
-          and ($3::bigint is null or c.recording_id = $3)
-          and ($4::timestamptz is null or c.call_date >= $4)
-          and ($5::text is null or exists (
-              select from unnest(c.speakers) as s (name) where position(lower($5) in lower(s.name)) > 0))";
-
 /// The search of `request` over vectors of `model`. Binds `$1` the text, `$2` to `$5` the filters,
-/// `$6` the limit, `$7` the vector.
+/// `$6` the limit, `$7` the vector; not each of them is used.
 pub(super) fn statement(request: &SearchRequest, model: Option<&Model>) -> String {
     let vectors = match request.mode {
         SearchMode::Hybrid | SearchMode::Vector => model.filter(|_| request.embedding.is_some()),
@@ -41,17 +32,18 @@ pub(super) fn statement(request: &SearchRequest, model: Option<&Model>) -> Strin
     let mut lists = Vec::new();
     let mut ranks = Vec::new();
     if let Some(model) = vectors {
-        lists.push(nearest(model));
+        lists.push(nearest(request, model));
         ranks.push("select id, row_number() over (order by distance, id) as rank from nearest");
     }
     if words {
-        lists.push(worded());
+        lists.push(worded(request));
         ranks
             .push("select id, row_number() over (order by relevance desc, id) as rank from worded");
     }
-    let (lists, count, ranks) =
-        (lists.concat(), ranks.len().max(1), ranks.join("\n    union all\n    "));
-    let ranks = if ranks.is_empty() { "select null::bigint, 0 where false" } else { &ranks };
+    if ranks.is_empty() {
+        ranks.push("select null::bigint, 0 where false");
+    }
+    let (lists, count, ranks) = (lists.concat(), ranks.len(), ranks.join(" union all "));
     format!(
         r"
 with words as materialized (
@@ -76,13 +68,14 @@ order by b.score desc, b.id",
 
 /// The chunks nearest to the vector, by the model's index where it has one. The inner order is the
 /// index's, which `hnsw.iterative_scan` keeps only roughly, so ranks are counted over a second sort.
-fn nearest(model: &Model) -> String {
+fn nearest(request: &SearchRequest, model: &Model) -> String {
+    let filters = filters(request);
     let (dimensions, name) = (model.dimensions, model.name.replace('\'', "''"));
     format!(
         "nearest as materialized (
     select c.id, c.embedding::halfvec({dimensions}) <=> $7::halfvec({dimensions}) as distance
     from searchable_chunks c
-    where c.embedding_model = '{name}'{FILTERS}
+    where c.embedding_model = '{name}'{filters}
     order by c.embedding::halfvec({dimensions}) <=> $7::halfvec({dimensions}) limit {CANDIDATES}
 ), "
     )
@@ -90,24 +83,56 @@ fn nearest(model: &Model) -> String {
 
 /// The chunks with the query's words. Each word counts by how rare it is and, with less and less
 /// gain, by how often it occurs, which is what BM25 does: chunks are of one size, and `ts_rank` of
-/// a single word grows with its count toward a bound.
-fn worded() -> String {
+/// a single word grows with its count toward a bound. So a question finds what has most of its words,
+/// or the one that matters, and none is required.
+fn worded(request: &SearchRequest) -> String {
+    let (filters, sets) = (filters(request), filters_of_sets(request));
     format!(
         "found as materialized (
     select w.lexeme, m.id, m.frequency
     from words w cross join lateral (
         select c.id, ts_rank(c.search_text, w.query) as frequency
         from searchable_chunks c
-        where c.search_text @@ w.query{FILTERS}
+        where c.search_text @@ w.query{filters}
         limit {CHUNKS_PER_WORD_MAX}
     ) m
+), counts as materialized (
+    select lexeme, count(*) as chunks from found group by lexeme
 ), weights as (
-    select lexeme, ln(1 + (select count(distinct id) from found)::float8 / count(*)) as weight
-    from found group by lexeme
+    select w.lexeme, ln(1 + a.chunks::float8 / w.chunks) as weight
+    from counts w, (
+        select sum(chunks_expected) as chunks from chunk_sets
+        where state = 'current'{sets}) a
+    where w.chunks < {CHUNKS_PER_WORD_MAX} or (select min(chunks) from counts) = {CHUNKS_PER_WORD_MAX}
 ), worded as (
     select f.id, sum(f.frequency * w.weight) as relevance
     from found f join weights w using (lexeme)
     group by f.id order by relevance desc, f.id limit {CANDIDATES}
 ), "
     )
+}
+
+/// The conditions on a chunk `c`. User and recording are asked of the sets, which have an index on
+/// them: where few chunks are left, the planner goes through those and not through the vectors.
+fn filters(request: &SearchRequest) -> String {
+    let mut filters = match filters_of_sets(request) {
+        none if none.is_empty() => none,
+        sets => format!(
+            " and c.chunk_set_id in (select id from chunk_sets where state = 'current'{sets})"
+        ),
+    };
+    if request.since.is_some() {
+        filters += " and c.call_date >= $4";
+    }
+    if request.speaker.is_some() {
+        filters += " and exists (select from unnest(c.speakers) as s (name)
+                         where position(lower($5) in lower(s.name)) > 0)";
+    }
+    filters
+}
+
+fn filters_of_sets(request: &SearchRequest) -> String {
+    let user = request.user_id.as_ref().map_or("", |_| " and user_id = $2");
+    let recording = request.recording_id.map_or("", |_| " and recording_id = $3");
+    format!("{user}{recording}")
 }

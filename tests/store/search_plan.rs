@@ -1,0 +1,119 @@
+//! How the database goes about a search of many chunks: by the index, and to the full limit.
+
+use embedding_recovery::postgres::{SearchMode, SearchRequest};
+
+use super::*;
+
+/// The models' names hold what must be quoted.
+const INDEXED: &str = "it's a model";
+const DIMENSIONS: usize = 16;
+
+/// 25,000 chunks of 250 recordings and three users. Those of `many` lie around the query's vector,
+/// those of `some` (a tenth) and `few` (one recording) on the other side.
+async fn large(model: &Model) -> TestDatabase {
+    let database = TestDatabase::new().await;
+    let name = model.name.replace('\'', "''");
+    database
+        .execute(&format!(
+            "insert into embedding_models (name, dimensions) values ('{name}', {dimensions});
+             insert into fathom_calls (user_id, recording_id)
+             select case when n = 1 then 'few' when n <= 25 then 'some' else 'many' end, n from generate_series(1, 250) n;
+             insert into chunk_sets (user_id, recording_id, model, fingerprint, source_digest, state, chunks_expected, completed_at)
+             select user_id, recording_id, '{name}', 'f', 's', 'current', 100, now() from fathom_calls;
+             select setseed(0.5);
+             insert into transcript_chunks
+                 (chunk_set_id, user_id, recording_id, embedding_model, chunk_index, chunk_text, content_hash, speakers, call_date, embedding)
+             select s.id, s.user_id, s.recording_id, s.model, n, 'common word' || n, 'x', array['Speaker ' || n % 10],
+                    timestamptz '2024-01-01Z' + n * interval '1 day',
+                    (select array_agg(case when d = 1 then case s.user_id when 'many' then 1 else -1 end
+                                           else random() - 0.5 + 0 * n end
+                                      order by d) from generate_series(1, {dimensions}) d)::real[]::vector
+             from chunk_sets s cross join generate_series(0, 99) n",
+            dimensions = model.dimensions
+        ))
+        .await;
+    // The index behind the rows: that is quicker.
+    assert!(database.store.use_model(model).await.unwrap());
+    database.execute("analyze").await;
+    database
+}
+
+/// The vector that the chunks of `many` lie around.
+fn request(dimensions: u32) -> SearchRequest {
+    let mut vector = vec![0.0; dimensions as usize];
+    vector[0] = 1.0;
+    SearchRequest {
+        text: "word7".into(),
+        embedding: Some(vector),
+        user_id: None,
+        recording_id: None,
+        since: None,
+        speaker: None,
+        limit: 100,
+        mode: SearchMode::Vector,
+    }
+}
+
+#[tokio::test]
+async fn vectors_go_through_the_index_and_every_filter_gets_its_full_limit() {
+    let model = Model { name: INDEXED.into(), dimensions: DIMENSIONS as u32 };
+    let database = large(&model).await;
+    let all = request(model.dimensions);
+    let user = |name: &str| SearchRequest { user_id: Some(name.into()), ..all.clone() };
+    for (request, by_index) in [
+        (all.clone(), true),
+        (user("many"), true),
+        (user("some"), true),
+        (SearchRequest { speaker: Some("SPEAKER 7".into()), ..all.clone() }, true),
+        (SearchRequest { since: "2024-03-01T00:00:00Z".parse().ok(), ..all.clone() }, true),
+        // Few are quicker compared one by one.
+        (user("few"), false),
+        (SearchRequest { recording_id: Some(9), ..all.clone() }, false),
+    ] {
+        for mode in [SearchMode::Vector, SearchMode::Hybrid] {
+            let request = SearchRequest { mode, ..request.clone() };
+            let plan = database.store.explain_search(&request).await.unwrap();
+            let index = plan.contains("Index Scan using transcript_chunks_hnsw_");
+            assert_eq!(index, by_index, "{request:?}\n{plan}");
+            let hits = database.store.search(&request).await.unwrap();
+            assert_eq!(hits.len(), 100, "{request:?}\n{plan}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn words_go_through_their_index_and_a_word_in_every_chunk_finds_without_a_scan_of_all() {
+    let model = Model { name: INDEXED.into(), dimensions: DIMENSIONS as u32 };
+    let database = large(&model).await;
+    let text = |text: &str| {
+        let text = text.into();
+        SearchRequest { text, mode: SearchMode::Text, ..request(model.dimensions) }
+    };
+    let plan = database.store.explain_search(&text("common word7")).await.unwrap();
+    assert!(plan.contains("Bitmap Index Scan on transcript_chunks_search_idx"), "{plan}");
+    // What every chunk has says nothing, where another word does.
+    let hits = database.store.search(&text("common word7")).await.unwrap();
+    assert!(hits.iter().all(|hit| hit.chunk_index == 7), "{hits:?}");
+    assert_eq!(database.store.search(&text("common")).await.unwrap().len(), 100);
+}
+
+#[tokio::test]
+async fn a_model_with_too_many_dimensions_for_an_index_is_searched_without() {
+    let model = Model { name: "wide".into(), dimensions: 4_001 };
+    let database = TestDatabase::new().await;
+    assert!(!database.store.use_model(&model).await.unwrap());
+    database
+        .execute(
+            "insert into fathom_calls (user_id, recording_id) values ('ann', 1);
+             insert into chunk_sets (user_id, recording_id, model, fingerprint, source_digest, state, chunks_expected, completed_at)
+             values ('ann', 1, 'wide', 'f', 's', 'current', 2, now());
+             insert into transcript_chunks
+                 (chunk_set_id, user_id, recording_id, embedding_model, chunk_index, chunk_text, content_hash, embedding)
+             select id, 'ann', 1, 'wide', n, 'chunk ' || n, 'x', (array_fill(n * 2 - 1, array[1]) || array_fill(0, array[4000]))::real[]::vector
+             from chunk_sets, generate_series(0, 1) n",
+        )
+        .await;
+    let hits = database.store.search(&request(4_001)).await.unwrap();
+    let found: Vec<i32> = hits.iter().map(|hit| hit.chunk_index).collect();
+    assert_eq!(found, [1, 0]);
+}
