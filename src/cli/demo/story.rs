@@ -131,7 +131,7 @@ impl Story {
             true => SAMPLES,
             false => "calls.jsonl",
         };
-        screen.line(style("Try next").bold());
+        screen.line(format!("\n{}", style("Try next").bold()));
         for arguments in [
             format!("import {calls}"),
             "serve --exit-when-idle".into(),
