@@ -122,6 +122,7 @@ async fn show(demo: &mut Demo, screen: &Screen, args: &Args) -> anyhow::Result<S
     let step = screen.step("checking every guarantee against what is stored");
     let report = demo.store()?.verify().await?;
     drop(step);
+    screen.line("");
     let mut story = Story::new(&drill, report, demo.chunks_bought()?, took);
     story.tell(screen);
     let samples = args.recordings.is_none();

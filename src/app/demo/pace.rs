@@ -34,7 +34,8 @@ const AIM: Duration = Duration::from_secs(10);
 impl Pace {
     /// The pace of an API where the work is small; quicker, the more there is to do.
     pub fn of(workload: &Workload) -> Self {
-        let recordings_at_once = if workload.recordings > 20 { 6 } else { 3 };
+        // Few, so that a dozen short calls come by one after the other beside a long one.
+        let recordings_at_once = if workload.recordings > 20 { 6 } else { 2 };
         let (requests_at_once, inputs_max) = (2, 16);
         let of_one = u64::from(requests_at_once * inputs_max);
         let of_all = of_one * u64::from(recordings_at_once);
