@@ -66,8 +66,8 @@ pub(super) async fn run(
         .into_iter()
         .collect::<Result<Vec<Signal>, _>>()?;
     let mut interrupted = std::pin::pin!(any(&mut signals));
-    let screen = Screen::new(logs);
     let mut demo = Demo::claim(database)?;
+    let screen = Screen::new(logs);
     let shown = tokio::select! {
         shown = show(&mut demo, &screen, args) => Some(shown),
         () = &mut interrupted => None,
@@ -80,6 +80,7 @@ pub(super) async fn run(
     let step = screen.step("stopping Postgres and removing its data");
     demo.end().await.context("the demo cannot clear away what it started")?;
     drop(step);
+    screen.clear();
     match shown {
         Some(Ok(story)) => {
             story.tell_the_end(&screen)?;
@@ -112,7 +113,6 @@ async fn show(demo: &mut Demo, screen: &Screen, args: &Args) -> anyhow::Result<S
     let stored = store_recordings(demo, screen, args).await?;
     let pace = Pace::of(&stored.workload);
     screen.line(story::of_the_pace(&pace));
-    screen.line("");
     let mut drill = Drill::new(stored.largest.clone());
     demo.serve(&pace).await?;
     let begun = Instant::now();

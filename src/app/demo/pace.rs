@@ -39,7 +39,10 @@ impl Pace {
         let (requests_at_once, inputs_max) = (2, 16);
         let of_one = u64::from(requests_at_once * inputs_max);
         let of_all = of_one * u64::from(recordings_at_once);
-        let rounds = (workload.chunks / of_all).max(workload.largest_chunks / of_one).max(1);
+        let rounds = (workload.chunks / of_all)
+            .max(workload.largest_chunks / of_one)
+            .max((workload.recordings / recordings_at_once).into())
+            .max(1);
         let latency = LATENCY_MAX.min(AIM / u32::try_from(rounds).unwrap_or(u32::MAX));
         Self { recordings_at_once, requests_at_once, inputs_max, latency }
     }

@@ -16,6 +16,9 @@ const COLUMNS: usize = 80;
 /// Standard output.
 pub(super) struct Screen {
     moving: Option<MultiProgress>,
+    /// An empty line above what moves. A terminal echoes Ctrl-C as `^C`, which pushes all up by a
+    /// line that is then not cleared: this one.
+    spacer: ProgressBar,
     columns: usize,
 }
 
@@ -28,7 +31,18 @@ impl Screen {
         let columns = term.size_checked().map_or(COLUMNS, |(_, columns)| columns.into());
         let moving =
             moves.then(|| MultiProgress::with_draw_target(ProgressDrawTarget::term(term, 20)));
-        Self { moving, columns }
+        let spacer = match &moving {
+            Some(moving) => moving.add(ProgressBar::new(0)),
+            None => ProgressBar::hidden(),
+        };
+        set_template(&spacer, " ");
+        spacer.tick();
+        Self { moving, spacer, columns }
+    }
+
+    /// Takes away what moves, for good.
+    pub(super) fn clear(&self) {
+        self.spacer.finish_and_clear();
     }
 
     pub(super) fn moving(&self) -> Option<&MultiProgress> {
@@ -52,9 +66,7 @@ impl Screen {
     pub(super) fn step(&self, doing: &str) -> Step<'_> {
         let spinner = self.moving.as_ref().map(|moving| {
             let spinner = moving.add(ProgressBar::new_spinner());
-            if let Ok(style) = ProgressStyle::with_template("{spinner:.cyan} {msg}") {
-                spinner.set_style(style);
-            }
+            set_template(&spinner, "{spinner:.cyan} {msg}");
             spinner.set_message(doing.to_owned());
             spinner.enable_steady_tick(FRAME);
             spinner
@@ -98,6 +110,13 @@ impl Step<'_> {
 impl Drop for Step<'_> {
     fn drop(&mut self) {
         self.clear();
+    }
+}
+
+pub(super) fn set_template(bar: &ProgressBar, template: &str) {
+    // A template that cannot be read would leave the default one, which shows as much.
+    if let Ok(style) = ProgressStyle::with_template(template) {
+        bar.set_style(style.progress_chars("━╸━"));
     }
 }
 

@@ -4,15 +4,17 @@ use std::collections::HashMap;
 use std::time::{Duration, Instant};
 
 use console::style;
-use indicatif::{ProgressBar, ProgressStyle};
+use indicatif::ProgressBar;
 
 use super::drill::Drill;
-use super::screen::{Screen, fit};
+use super::screen::{Screen, fit, set_template};
 use crate::app::{InFlight, Status};
 use crate::domain::recording::RecordingKey;
 
 /// How long a bar that is done, or a worker that is dead, stays to be seen.
 const LINGER: Duration = Duration::from_millis(900);
+/// With more bars than these, one that is done goes at once.
+const BARS_MAX: usize = 8;
 /// Between two lines of totals where nothing can move.
 const PLAIN_PERIOD: Duration = Duration::from_secs(2);
 /// `↻ back, kept 1234`.
@@ -60,7 +62,8 @@ impl<'a> View<'a> {
                 bar.finish(self.screen, now);
             }
         }
-        let is_gone = |bar: &Bar| bar.done.is_some_and(|done| now - done > LINGER);
+        let is_crowded = self.bars.len() > BARS_MAX;
+        let is_gone = |bar: &Bar| bar.done.is_some_and(|done| is_crowded || now - done > LINGER);
         for (_, bar) in self.bars.iter().filter(|(_, bar)| is_gone(bar)) {
             bar.clear();
         }
@@ -162,12 +165,5 @@ impl Bar {
         if let Some(bar) = &self.bar {
             bar.finish_and_clear();
         }
-    }
-}
-
-fn set_template(bar: &ProgressBar, template: &str) {
-    // A template that cannot be read would leave the default one, which shows as much.
-    if let Ok(style) = ProgressStyle::with_template(template) {
-        bar.set_style(style.progress_chars("━╸━"));
     }
 }
