@@ -50,7 +50,7 @@ pub(super) fn of_the_kill(title: &str, killed: &Killed) -> String {
     let Killed { stored, total, .. } = killed;
     let title = truncate_str(title, TITLE_COLUMNS, "…");
     format!(
-        "{} killed the worker of \"{title}\"\n  at chunk {stored} of {total}",
+        "\n{} killed the worker of \"{title}\"\n  at chunk {stored} of {total}",
         style("✗").red().bold()
     )
 }
