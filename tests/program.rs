@@ -4,6 +4,7 @@ mod commands;
 mod demo;
 mod imports;
 mod killed;
+mod searching;
 mod serving;
 mod traces;
 

@@ -1,8 +1,8 @@
 //! Search: the chunks nearest in meaning and those with the query's words, fused in one statement.
 //!
-//! The two lists are fused by reciprocal rank: a chunk at rank r of a list gets 1 / (60 + r) from it
-//! (Cormack, Clarke, Büttcher: Reciprocal Rank Fusion, SIGIR 2009). The constants below that are not
-//! from there were chosen with `tests/bench/retrieval.rs`.
+//! The two lists are fused by reciprocal rank: a chunk at rank r of a list gets 1 / (k + r) from it
+//! (Cormack, Clarke, Büttcher: Reciprocal Rank Fusion Outperforms Condorcet, SIGIR 2009). How words
+//! are ranked, k and the lengths of the lists were measured: `tests/bench/README.md` has the numbers.
 
 mod statement;
 

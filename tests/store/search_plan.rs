@@ -55,7 +55,7 @@ fn request(dimensions: u32) -> SearchRequest {
 }
 
 #[tokio::test]
-async fn vectors_go_through_the_index_and_every_filter_gets_its_full_limit() {
+async fn many_chunks_are_searched_by_the_indexes_and_every_filter_gets_its_full_limit() {
     let model = Model { name: INDEXED.into(), dimensions: DIMENSIONS as u32 };
     let database = large(&model).await;
     let all = request(model.dimensions);
@@ -79,22 +79,20 @@ async fn vectors_go_through_the_index_and_every_filter_gets_its_full_limit() {
             assert_eq!(hits.len(), 100, "{request:?}\n{plan}");
         }
     }
+    words_go_through_their_index(&database).await;
 }
 
-#[tokio::test]
-async fn words_go_through_their_index_and_a_word_in_every_chunk_finds_without_a_scan_of_all() {
-    let model = Model { name: INDEXED.into(), dimensions: DIMENSIONS as u32 };
-    let database = large(&model).await;
-    let text = |text: &str| {
+/// Words have an index of their own; one that every chunk has says nothing, where another does.
+async fn words_go_through_their_index(database: &TestDatabase) {
+    let words = |text: &str| {
         let text = text.into();
-        SearchRequest { text, mode: SearchMode::Text, ..request(model.dimensions) }
+        SearchRequest { text, mode: SearchMode::Text, ..request(DIMENSIONS as u32) }
     };
-    let plan = database.store.explain_search(&text("common word7")).await.unwrap();
+    let plan = database.store.explain_search(&words("common word7")).await.unwrap();
     assert!(plan.contains("Bitmap Index Scan on transcript_chunks_search_idx"), "{plan}");
-    // What every chunk has says nothing, where another word does.
-    let hits = database.store.search(&text("common word7")).await.unwrap();
+    let hits = database.store.search(&words("common word7")).await.unwrap();
     assert!(hits.iter().all(|hit| hit.chunk_index == 7), "{hits:?}");
-    assert_eq!(database.store.search(&text("common")).await.unwrap().len(), 100);
+    assert_eq!(database.store.search(&words("common")).await.unwrap().len(), 100);
 }
 
 #[tokio::test]

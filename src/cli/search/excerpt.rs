@@ -86,7 +86,7 @@ fn densest(places: &[(usize, &Word)]) -> RangeInclusive<usize> {
         let (mut different, mut count) = (HashSet::new(), 0);
         let mut length = 0;
         for end in start..places.len() {
-            length += cost(places, end, end == start);
+            length += cost(places, end, end.checked_sub(1).filter(|before| *before >= start));
             if length > CHARACTERS_MAX {
                 break;
             }
@@ -105,14 +105,12 @@ fn densest(places: &[(usize, &Word)]) -> RangeInclusive<usize> {
 /// Adds words before and behind, as many on each side as fit.
 fn grow(places: &[(usize, &Word)], core: RangeInclusive<usize>) -> RangeInclusive<usize> {
     let (mut start, mut end) = (*core.start(), *core.end());
-    let mut length: usize = core.map(|index| cost(places, index, index == start)).sum();
+    let neighbour = |index: usize| (index > start).then(|| index - 1);
+    let mut length: usize = core.map(|index| cost(places, index, neighbour(index))).sum();
     let (mut before, mut behind) = (0, 0);
     loop {
-        // The word before `start` brings the turn of `start` with it where that is another one.
-        let left = start
-            .checked_sub(1)
-            .map(|index| cost(places, start, false).max(cost(places, index, true)));
-        let right = (end + 1 < places.len()).then(|| cost(places, end + 1, false));
+        let left = start.checked_sub(1).map(|index| cost(places, index, Some(start)));
+        let right = (end + 1 < places.len()).then(|| cost(places, end + 1, Some(end)));
         let (cost, is_left) = match (left, right) {
             (Some(left), Some(right)) if before + left <= behind + right => (left, true),
             (_, Some(right)) => (right, false),
@@ -132,13 +130,13 @@ fn grow(places: &[(usize, &Word)], core: RangeInclusive<usize>) -> RangeInclusiv
     start..=end
 }
 
-/// Characters of a word and the space behind it, and of its turn where it is the first shown of it.
-fn cost(places: &[(usize, &Word)], index: usize, is_first: bool) -> usize {
+/// Characters of a word and the space behind it, and of its turn where its neighbour in the excerpt
+/// is of another one.
+fn cost(places: &[(usize, &Word)], index: usize, neighbour: Option<usize>) -> usize {
     let (turn, word) = places[index];
-    let begins_turn =
-        is_first || index.checked_sub(1).is_none_or(|before| places[before].0 != turn);
+    let is_alone = neighbour.is_none_or(|neighbour| places[neighbour].0 != turn);
     let characters: usize = word.iter().map(|part| part.text.chars().count()).sum();
-    characters + 1 + if begins_turn { CHARACTERS_PER_TURN } else { 0 }
+    characters + 1 + if is_alone { CHARACTERS_PER_TURN } else { 0 }
 }
 
 /// The words `from..to` of a turn; nothing where those only say who speaks. A speaker's name is shown
@@ -164,4 +162,87 @@ fn cut(words: &[Word], from: usize, to: usize, speakers: &[String]) -> Option<Tu
 
 fn text(word: &Word) -> String {
     word.iter().map(|part| part.text.as_str()).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The excerpt as text: a turn a line, `…` where words are left out, `*word*` where one matches.
+    fn shown(passage: &str, speakers: &[&str]) -> Vec<String> {
+        let passage = passage
+            .split('*')
+            .enumerate()
+            .map(|(index, text)| Span { text: text.into(), matched: index % 2 == 1 });
+        let hit = Hit {
+            score: 1.0,
+            user_id: "alice".into(),
+            recording_id: 1,
+            chunk_index: 0,
+            title: None,
+            call_date: None,
+            speakers: speakers.iter().map(|speaker| (*speaker).into()).collect(),
+            timestamp_start: None,
+            passage: passage.collect(),
+        };
+        let turn = |turn: Turn| {
+            let words = turn.words.iter().map(text).collect::<Vec<_>>().join(" ");
+            let speaker = turn.speaker.map(|speaker| speaker + " ").unwrap_or_default();
+            let (begins, ends) = (["", "… "], ["", " …"]);
+            let begins = begins[usize::from(turn.begins_cut)];
+            format!("{speaker}{begins}{words}{}", ends[usize::from(turn.ends_cut)])
+        };
+        excerpt(&hit).into_iter().map(turn).collect()
+    }
+
+    #[test]
+    fn a_short_passage_is_shown_whole_and_an_empty_one_not_at_all() {
+        assert_eq!(
+            shown("Ann: yes\n\nBob:  *no*\tway", &["Ann", "Bob"]),
+            ["Ann: yes", "Bob: no way"]
+        );
+        assert_eq!(shown("", &[]), [""; 0]);
+        assert_eq!(shown(" \n ", &[]), [""; 0]);
+    }
+
+    #[test]
+    fn without_a_match_it_begins_at_the_beginning() {
+        let lines = shown(&format!("Ann: first {}", "word ".repeat(300)), &["Ann"]);
+        assert!(
+            lines[0].starts_with("Ann: first word") && lines[0].ends_with("word …"),
+            "{lines:?}"
+        );
+        assert!((400..=500).contains(&lines[0].len()), "{lines:?}");
+    }
+
+    #[test]
+    fn it_is_cut_around_most_different_words_and_still_says_who_speaks() {
+        let far = "word ".repeat(200);
+        let passage =
+            format!("Ann Lee: *tank* *tank* *tank* {far}the *tank* lost *pressure* {far}");
+        let lines = shown(&passage, &["Bob", "Ann Lee"]);
+        assert_eq!(lines.len(), 1);
+        assert!(lines[0].starts_with("Ann Lee: … word word"), "{lines:?}");
+        assert!(lines[0].contains("the tank lost pressure"), "{lines:?}");
+        let (before, behind) = lines[0].split_once("the tank lost pressure").unwrap_or_default();
+        assert!(before.len().abs_diff(behind.len()) < 40, "{lines:?}");
+    }
+
+    #[test]
+    fn a_speaker_is_not_named_without_a_word_of_his() {
+        for words in 60..120 {
+            let passage = format!("Ann: *tank* {}\nBob Long Name: at last", "word ".repeat(words));
+            let lines = shown(&passage, &["Ann", "Bob Long Name"]);
+            assert!(
+                lines.iter().all(|line| !line.trim_end_matches([' ', '…']).ends_with(':')),
+                "{lines:?}"
+            );
+        }
+    }
+
+    #[test]
+    fn many_short_turns_make_no_long_page() {
+        let lines = shown(&"Ann: *okay*\nBob: yes\n".repeat(100), &["Ann", "Bob"]);
+        assert!((10..=20).contains(&lines.len()), "{}", lines.len());
+    }
 }
