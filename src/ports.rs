@@ -155,7 +155,7 @@ pub struct Claimed {
 }
 
 /// A segment as an importer read it.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct ImportedSegment {
     /// Who speaks.
     pub speaker_name: Option<String>,
@@ -176,6 +176,9 @@ pub struct ImportedRecording {
     pub title: Option<String>,
     /// When the call took place; the time of the import where the source does not say.
     pub created_at: Option<chrono::DateTime<chrono::Utc>>,
+    /// When it probably took place, where the source does not say. It counts only while the
+    /// recording is new, so that a file that was copied or touched changes nothing.
+    pub created_at_presumed: Option<chrono::DateTime<chrono::Utc>>,
     /// Its segments, in the source's order.
     pub segments: Vec<ImportedSegment>,
 }

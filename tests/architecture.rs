@@ -44,6 +44,7 @@ const HOMES: &[(&str, &[&str])] = &[
     ("tracing_opentelemetry", &["src/telemetry/"]),
     ("tracing_subscriber", &["src/telemetry/"]),
     ("flate2", &["src/import/"]),
+    ("walkdir", &["src/import/"]),
     ("zip", &["src/embedded/"]),
     ("text_splitter", &["src/domain/"]),
     ("clap", &["src/cli/", "src/config.rs", "src/telemetry/"]),

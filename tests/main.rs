@@ -7,6 +7,7 @@ mod chunking;
 mod embedded;
 mod fakes;
 mod harness;
+mod importing;
 mod openai_embedder;
 mod packing;
 mod pipeline;

@@ -2,6 +2,7 @@
 
 mod commands;
 mod demo;
+mod import_files;
 mod imports;
 mod killed;
 mod searching;

@@ -1,49 +1,128 @@
-//! Files of recordings, a line at a time: what is wrong with one line loses nothing of the others.
+//! Files of recordings: what is wrong with one recording loses nothing of the others.
+//!
+//! - `opening`, `detect`: unpack, and tell the format by how the file begins.
+//! - `fathom`: one meeting, from `lines` (one a line) or from `values` (pages and lists).
+//! - `captions`: WebVTT and SubRip, from `cues` and the `speech` in them; `origin` names them.
+//! - `files`, `versions`: what an import of many files needs.
+//!
+//! Whatever the size of a file, one recording of it is held at a time.
 
+mod captions;
+mod cues;
+mod detect;
 mod fathom;
+mod files;
+mod json;
+mod lines;
+mod mend;
+mod opening;
+mod origin;
+mod speech;
+mod values;
+mod versions;
 
-use std::collections::HashMap;
+use std::fmt;
 use std::fs::File;
-use std::io::{self, BufRead, BufReader, Read};
+use std::io::{self, BufRead};
 use std::path::Path;
 
-use flate2::bufread::MultiGzDecoder;
-
+use self::cues::Dialect;
+use self::detect::Format;
+use self::lines::{Line, Lines};
+use self::values::{Value, Values};
 use crate::ports::ImportedRecording;
 
-/// A longer line is refused unread: no recording of speech is that large.
-const LINE_BYTES_MAX: u64 = 128 * 1024 * 1024;
-/// First bytes of a gzip file (RFC 1952).
-const GZIP_MAGIC: [u8; 2] = [0x1f, 0x8b];
+pub use files::{Found, find};
+pub use origin::Origin;
+pub use versions::{Version, Versions};
+
+/// More than any recording of speech has; a larger one is refused unread.
+const RECORDING_BYTES_MAX: usize = 128 * 1024 * 1024;
+
+/// Where in its file a recording stands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Place {
+    /// The file is this one recording.
+    File,
+    /// On a line, from 1.
+    Line(u64),
+    /// In a list of a JSON document.
+    Item {
+        /// The list, from 1; 0 where there is none.
+        page: u32,
+        /// Its place in the list, from 1.
+        item: u32,
+    },
+}
+
+impl Place {
+    /// The place and the file that it is in.
+    pub fn of(self, name: &str) -> String {
+        match self {
+            Place::File => name.to_owned(),
+            place => format!("{name}: {place}"),
+        }
+    }
+}
+
+impl fmt::Display for Place {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Place::File => f.write_str("the file"),
+            Place::Line(line) => write!(f, "line {line}"),
+            Place::Item { page: 0 | 1, item } => write!(f, "item {item}"),
+            Place::Item { page, item } => write!(f, "page {page}, item {item}"),
+        }
+    }
+}
 
 /// A recording that was read, and what had to be mended in it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ReadRecording {
-    /// Its line in the file, from 1.
-    pub line: u64,
+    /// Where it stands.
+    pub place: Place,
     /// The recording.
     pub recording: ImportedRecording,
     /// What was mended, a sentence each.
     pub warnings: Vec<String>,
 }
 
-/// A line that was refused.
+/// A recording that was refused.
 #[derive(Debug, thiserror::Error)]
-#[error("line {line}: {reason}")]
-pub struct LineError {
-    /// The line, from 1.
-    pub line: u64,
+#[error("{place}: {reason}")]
+pub struct Refused {
+    /// Where it stands.
+    pub place: Place,
     /// Why, with the way out.
     pub reason: String,
 }
 
-/// Reads recordings from JSON lines, plain or gzip.
+/// A file of which nothing can be read.
+#[derive(Debug, thiserror::Error)]
+pub enum OpenError {
+    /// The system refuses it.
+    #[error("{0}")]
+    Io(#[from] io::Error),
+    /// It is of no known format, or of one that does not go with what the caller decided; a
+    /// sentence, which may have more lines.
+    #[error("{0}")]
+    Content(String),
+}
+
+type Reader = Box<dyn BufRead + Send>;
+
+enum Source {
+    Lines(Lines<Reader>),
+    Values(Values<Reader>),
+    Captions(Option<Reader>, Dialect),
+}
+
+/// Reads recordings from a file of any of the formats: JSON lines, a Fathom page, list or meeting,
+/// WebVTT, SubRip; plain or gzip.
 pub struct Recordings {
-    name: String,
-    lines: Box<dyn BufRead + Send>,
+    source: Source,
+    origin: Origin,
     user_id: String,
-    line: u64,
-    seen: HashMap<i64, u64>,
     failed: bool,
 }
 
@@ -51,83 +130,98 @@ impl Recordings {
     /// Opens a file.
     ///
     /// # Errors
-    /// It cannot be read.
-    pub fn open(path: &Path, user_id: &str) -> io::Result<Self> {
-        Self::read(File::open(path)?, &path.to_string_lossy(), user_id)
+    /// It cannot be read, or is of no known format.
+    pub fn open(path: &Path, user_id: &str) -> Result<Self, OpenError> {
+        Self::read(File::open(path)?, Origin::of_path(path), user_id)
     }
 
-    /// Reads from anywhere. Whether it is compressed is told by its first bytes, not by its name.
+    /// Reads from anywhere. Format and compression are told by the first bytes.
     ///
     /// # Errors
-    /// Its beginning cannot be read.
-    pub fn read(reader: impl Read + Send + 'static, name: &str, user_id: &str) -> io::Result<Self> {
-        let mut reader = BufReader::with_capacity(1 << 16, reader);
-        let compressed = reader.fill_buf()?.starts_with(&GZIP_MAGIC);
-        let lines: Box<dyn BufRead + Send> = match compressed {
-            true => Box::new(BufReader::with_capacity(1 << 16, MultiGzDecoder::new(reader))),
-            false => Box::new(reader),
+    /// Its beginning cannot be read, or is of no known format.
+    pub fn read(
+        reader: impl io::Read + Send + 'static,
+        origin: impl Into<Origin>,
+        user_id: &str,
+    ) -> Result<Self, OpenError> {
+        let origin = origin.into();
+        let opened = opening::open(reader)?;
+        let format = detect::detect(&opened.head).map_err(OpenError::Content)?;
+        let reader = opened.reader;
+        let source = match format {
+            Format::Vtt => Source::Captions(Some(reader), Dialect::Vtt),
+            Format::Srt => Source::Captions(Some(reader), Dialect::Srt),
+            Format::JsonLines | Format::Json if origin.is_decided() => {
+                return Err(OpenError::Content("it names its recordings itself: --recording-id, --title and --date are for WebVTT and SubRip".into()));
+            }
+            Format::JsonLines => Source::Lines(Lines::new(reader)),
+            Format::Json => Source::Values(Values::new(reader, RECORDING_BYTES_MAX)),
         };
-        Ok(Self {
-            name: name.to_owned(),
-            lines,
-            user_id: user_id.to_owned(),
-            line: 0,
-            seen: HashMap::new(),
-            failed: false,
-        })
+        Ok(Self { source, origin, user_id: user_id.to_owned(), failed: false })
     }
 
-    /// One line without its end; `None` at the end of the file.
-    fn read_line(&mut self) -> Option<Result<Vec<u8>, String>> {
-        let mut line = Vec::new();
-        self.line += 1;
-        let read = (&mut self.lines).take(LINE_BYTES_MAX).read_until(b'\n', &mut line);
-        match read {
-            Ok(0) => None,
-            Ok(_) if line.last() != Some(&b'\n') && line.len() as u64 == LINE_BYTES_MAX => {
-                if let Err(error) = self.lines.skip_until(b'\n') {
-                    self.failed = true;
-                    return Some(Err(error.to_string()));
-                }
-                let megabytes = LINE_BYTES_MAX >> 20;
-                Some(Err(format!("longer than {megabytes} MB, which no recording is; split it")))
+    /// The next recording's bytes, or why they are refused; `None` at the end.
+    fn next_meeting(&mut self) -> Option<(Place, Result<Vec<u8>, String>)> {
+        match &mut self.source {
+            Source::Lines(lines) => loop {
+                let line = lines.next(RECORDING_BYTES_MAX)?;
+                let bytes = match line {
+                    Line::Whole(line) if line.trim_ascii().is_empty() => continue,
+                    Line::Whole(line) => Ok(line),
+                    Line::TooLong => Err(too_long()),
+                    Line::Unreadable(error) => {
+                        self.failed = true;
+                        Err(format!("it cannot be read from here on: {error}"))
+                    }
+                };
+                return Some((Place::Line(lines.number()), bytes));
+            },
+            Source::Values(values) => {
+                let value = values.next()?;
+                let bytes = match value {
+                    Value::Whole(value) => Ok(value),
+                    Value::TooLong => Err(too_long()),
+                    Value::Broken(reason) => {
+                        self.failed = true;
+                        Err(reason)
+                    }
+                };
+                Some((values.place(), bytes))
             }
-            Ok(_) => Some(Ok(line)),
-            Err(error) => {
-                self.failed = true;
-                Some(Err(format!("{} cannot be read from here on: {error}", self.name)))
-            }
+            Source::Captions(..) => None,
         }
     }
 
-    fn parse(&mut self, line: &[u8]) -> Result<ReadRecording, String> {
-        let (recording, warnings) = fathom::parse(line, &self.user_id)?;
-        let id = recording.key.recording_id;
-        match self.seen.insert(id, self.line) {
-            Some(first) => {
-                self.seen.insert(id, first);
-                Err(format!("recording {id} stands on line {first} already; this one is left out"))
-            }
-            None => Ok(ReadRecording { line: self.line, recording, warnings }),
+    fn next_read(&mut self) -> Option<(Place, Result<Parsed, String>)> {
+        if let Source::Captions(reader, dialect) = &mut self.source {
+            let reader = reader.take()?;
+            let read = captions::read(reader, *dialect, &self.origin, &self.user_id);
+            return Some((Place::File, read));
         }
+        let (place, bytes) = self.next_meeting()?;
+        Some((place, bytes.and_then(|bytes| fathom::parse(bytes, &self.user_id))))
     }
 }
 
+/// A recording and what was mended in it.
+type Parsed = (ImportedRecording, Vec<String>);
+
 impl Iterator for Recordings {
-    type Item = Result<ReadRecording, LineError>;
+    type Item = Result<ReadRecording, Refused>;
 
     fn next(&mut self) -> Option<Self::Item> {
         if self.failed {
             return None;
         }
-        loop {
-            let read = self.read_line()?;
-            let result = match read {
-                Ok(line) if line.trim_ascii().is_empty() => continue,
-                Ok(line) => self.parse(&line),
-                Err(reason) => Err(reason),
-            };
-            return Some(result.map_err(|reason| LineError { line: self.line, reason }));
-        }
+        let (place, read) = self.next_read()?;
+        Some(match read {
+            Ok((recording, warnings)) => Ok(ReadRecording { place, recording, warnings }),
+            Err(reason) => Err(Refused { place, reason }),
+        })
     }
+}
+
+fn too_long() -> String {
+    let megabytes = RECORDING_BYTES_MAX >> 20;
+    format!("longer than {megabytes} MB, which no recording is; split it")
 }

@@ -26,6 +26,34 @@ impl Import {
         self.job_id
     }
 
+    /// What [`Import::store`] would do; nothing is written.
+    ///
+    /// # Errors
+    /// The database's failure.
+    pub async fn compare(&self, recording: &ImportedRecording) -> Result<ImportChange, Failure> {
+        let mut snapshot = self
+            .pool
+            .begin_with("begin transaction isolation level repeatable read read only")
+            .await?;
+        let call_differs = sqlx::query_scalar!(
+            r#"select (title is distinct from $3 or created_at is distinct from coalesce($4, created_at)) as "differs!"
+               from fathom_calls where user_id = $1 and recording_id = $2"#,
+            recording.key.user_id,
+            recording.key.recording_id,
+            recording.title,
+            recording.created_at
+        )
+        .fetch_optional(&mut *snapshot)
+        .await?;
+        let Some(call_differs) = call_differs else { return Ok(ImportChange::New) };
+        let stored = stored_segments(&mut snapshot, &recording.key).await?;
+        let same = !call_differs
+            && stored.len() == recording.segments.len()
+            && stored.iter().zip(&recording.segments).all(|(row, segment)| row.holds(segment));
+        snapshot.commit().await?;
+        Ok(if same { ImportChange::Unchanged } else { ImportChange::Changed })
+    }
+
     /// Stores one recording with its task, or nothing of it.
     ///
     /// # Errors
@@ -65,12 +93,13 @@ async fn store_call(
 ) -> Result<ImportChange, Failure> {
     let inserted = sqlx::query!(
         "insert into fathom_calls (user_id, recording_id, title, created_at)
-         values ($1, $2, $3, coalesce($4, now()))
+         values ($1, $2, $3, coalesce($4, $5, now()))
          on conflict (user_id, recording_id) do nothing",
         recording.key.user_id,
         recording.key.recording_id,
         recording.title,
-        recording.created_at
+        recording.created_at,
+        recording.created_at_presumed
     )
     .execute(&mut *connection)
     .await?;
@@ -91,6 +120,40 @@ async fn store_call(
     Ok(if updated.rows_affected() == 1 { ImportChange::Changed } else { ImportChange::Unchanged })
 }
 
+/// A segment as it is stored, edits of users left out.
+struct StoredSegment {
+    id: i64,
+    speaker_name: Option<String>,
+    speaker_email: Option<String>,
+    text: Option<String>,
+    timestamp: Option<String>,
+}
+
+impl StoredSegment {
+    fn holds(&self, segment: &ImportedSegment) -> bool {
+        self.speaker_name == segment.speaker_name
+            && self.speaker_email == segment.speaker_email
+            && self.text.as_deref() == Some(segment.text.as_str())
+            && self.timestamp == segment.timestamp
+    }
+}
+
+async fn stored_segments(
+    connection: &mut PgConnection,
+    key: &RecordingKey,
+) -> Result<Vec<StoredSegment>, Failure> {
+    let stored = sqlx::query_as!(
+        StoredSegment,
+        "select id, speaker_name, speaker_email, text, timestamp from fathom_transcripts
+         where user_id = $1 and recording_id = $2 order by id",
+        key.user_id,
+        key.recording_id
+    )
+    .fetch_all(connection)
+    .await?;
+    Ok(stored)
+}
+
 /// Brings the stored segments in line, place by place: only rows that differ are touched, so that
 /// edits made here to the others stay. True where any differed.
 async fn store_segments(
@@ -106,21 +169,10 @@ async fn store_segments(
     )
     .fetch_one(&mut *connection)
     .await?;
-    let stored = sqlx::query!(
-        "select id, speaker_name, speaker_email, text, timestamp from fathom_transcripts
-         where user_id = $1 and recording_id = $2 order by id",
-        key.user_id,
-        key.recording_id
-    )
-    .fetch_all(&mut *connection)
-    .await?;
+    let stored = stored_segments(connection, key).await?;
     let mut changed = false;
     for (row, segment) in stored.iter().zip(segments) {
-        let same = row.speaker_name == segment.speaker_name
-            && row.speaker_email == segment.speaker_email
-            && row.text.as_deref() == Some(segment.text.as_str())
-            && row.timestamp == segment.timestamp;
-        if same {
+        if row.holds(segment) {
             continue;
         }
         changed = true;

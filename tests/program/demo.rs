@@ -164,14 +164,14 @@ async fn two_demos_do_not_meet_and_what_a_killed_one_leaves_is_cleared_by_the_ne
 async fn the_demo_takes_recordings_of_its_user() {
     let directory = tempfile::tempdir().unwrap();
     let place = Place::new();
-    let mut calls = vec![json!("no recording"), meeting(2, &[])];
+    let mut calls = vec![meeting(2, &[]), json!({"recording_id": -1})];
     let parrot = "the parrot in the lobby of the bank knows the code of the vault ".repeat(100);
     calls.push(meeting(1, &[&parrot]));
     let path = calls_file(directory.path(), "calls.jsonl", &calls);
     let shown = run(&mut place.demo(&["--recordings", &path, "--question", "parrot code"])).await;
     let said = &shown.stdout;
     assert_eq!(shown.code, Some(0), "{shown:?}");
-    assert!(said.contains("line 1: "), "{said}");
+    assert!(said.contains("line 2: "), "{said}");
     assert!(said.contains("queued: 2 recordings, and 1 refused"), "{said}");
     assert!(said.contains("searchable: 1 recording,"), "{said}");
     assert!(said.contains("could not be embedded: 1 recording\n"), "{said}");
@@ -181,7 +181,7 @@ async fn the_demo_takes_recordings_of_its_user() {
 
     for (name, lines, reason) in [
         ("none.jsonl", None, "cannot read"),
-        ("empty.jsonl", Some("\n"), "has no recording that can be shown"),
+        ("bad.jsonl", Some("{\"recording_id\": -1}\n"), "has no recording that can be shown"),
     ] {
         let path = directory.path().join(name);
         if let Some(lines) = lines {

@@ -70,7 +70,7 @@ async fn bad_lines_are_named_and_lose_nothing_of_the_others() {
     for said in [
         "calls.jsonl: line 2: not a recording: the JSON ends too early",
         "calls.jsonl: line 3: recording_id -3 is negative",
-        "calls.jsonl: line 4: recording 1 stands on line 1 already",
+        "calls.jsonl: line 4: recording 1 came before with other words (",
         "calls.jsonl: line 5: warning: recording 5: NUL characters were removed",
         "calls.jsonl: line 6: warning: recording 6: invalid UTF-8 was replaced",
         "calls.jsonl: line 7: warning: recording 7: segment 1 has a timestamp that is not HH:MM:SS",
@@ -121,5 +121,5 @@ async fn a_file_that_is_not_there_is_named() {
     let database = TestDatabase::new().await;
     let imported = run(&mut database.program(&["import", "no-such-file.jsonl"])).await;
     assert_eq!(imported.code, Some(1));
-    assert!(imported.stderr.contains("cannot read no-such-file.jsonl"), "{imported:?}");
+    assert!(imported.stderr.contains("cannot read no-such-file.jsonl: "), "{imported:?}");
 }

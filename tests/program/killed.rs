@@ -84,7 +84,7 @@ async fn memory_stays_under_200_mb_while_5_000_chunks_go_through() {
 }
 
 /// The kernel's own high-water mark, where there is one.
-fn peak_memory_kib(child: &Child) -> Option<u64> {
+pub(super) fn peak_memory_kib(child: &Child) -> Option<u64> {
     let status = std::fs::read_to_string(format!("/proc/{}/status", child.id()?)).ok()?;
     let line = status.lines().find(|line| line.starts_with("VmHWM:"))?;
     line.split_whitespace().nth(1)?.parse().ok()

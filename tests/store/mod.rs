@@ -88,6 +88,7 @@ fn call(recording_id: i64, texts: &[&str]) -> ImportedRecording {
         key: key(recording_id),
         title: Some(format!("Call {recording_id}")),
         created_at: "2024-05-01T10:00:00Z".parse().ok(),
+        created_at_presumed: None,
         segments,
     }
 }
