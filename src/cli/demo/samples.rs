@@ -78,7 +78,7 @@ pub(super) fn marathon(calls: &[ImportedRecording]) -> ImportedRecording {
         key: RecordingKey { user_id: USER.into(), recording_id: MARATHON_ID },
         title: Some(MARATHON_TITLE.into()),
         created_at: calls.iter().filter_map(|call| call.created_at).max(),
-        created_at_presumed: false,
+        created_at_presumed: None,
         segments,
     }
 }
