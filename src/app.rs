@@ -1,6 +1,7 @@
 //! The composition root: the one place that names concrete adapters, and the order in which they
 //! start and stop.
 
+pub mod demo;
 mod doctor;
 mod embedding;
 mod reembed;
@@ -13,6 +14,7 @@ use crate::config::DatabaseArgs;
 use crate::embedded::{EmbeddedOptions, EmbeddedPostgres, default_cache_dir, default_data_dir};
 use crate::postgres::PgStore;
 
+pub use crate::actors::{ChunkProgress, InFlight, Status};
 pub use doctor::examine;
 pub use embedding::{Embedding, embedding_of_worker};
 pub use reembed::{Reembedded, Step, cancel_reembedding, reembed};

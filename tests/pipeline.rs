@@ -8,6 +8,7 @@ mod leases;
 mod provider_faults;
 mod scene;
 mod shutdown;
+mod watched;
 
 use scene::Scene;
 

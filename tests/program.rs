@@ -2,6 +2,7 @@
 
 mod commands;
 mod config;
+mod demo;
 mod doctor;
 mod following;
 mod import_files;

@@ -101,6 +101,8 @@ impl Attempt {
         });
         let plan = Plan { recording, chunks, content_hashes: request.content_hashes, destination };
         let mut work = Work { chunks: plan.chunks.len() as u32, ..Work::default() };
+        let stored = if set.current { work.chunks } else { set.stored.len() as u32 };
+        self.progress.opened(plan.recording.title.as_deref(), work.chunks, stored);
         if set.current {
             work.chunks_reused = work.chunks;
         } else {
@@ -245,7 +247,9 @@ impl Attempt {
                 progress: self.progress.clone(),
                 reply,
             })
-            .await
+            .await?;
+        self.progress.stored(rows.len() as u32);
+        Ok(())
     }
 
     /// Buys nothing under a lease that may be another's by now: it could be paid for twice.

@@ -20,6 +20,7 @@ mod progress;
 mod recording;
 mod recovery;
 mod scheduler;
+mod status;
 mod supervisor;
 mod writer;
 
@@ -31,11 +32,13 @@ use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use uuid::Uuid;
 
+pub use progress::ChunkProgress;
 pub use recovery::DELETE_ROWS_MAX;
 pub use scheduler::RECONCILE_ROWS_MAX;
-pub use supervisor::Status;
+pub use status::{InFlight, Status};
 use supervisor::SupervisorMessage;
 
+use crate::domain::recording::RecordingKey;
 use crate::domain::retry::RetryPolicy;
 use crate::ports::{Embedder, Model, Store};
 
@@ -90,6 +93,13 @@ impl Tree {
     /// What the tree is doing, as it changes.
     pub fn status(&self) -> watch::Receiver<Status> {
         self.status.clone()
+    }
+
+    /// Kills the actor that works on this recording, if one does, as a crash would: the Supervisor
+    /// restarts it in place. For drills.
+    pub fn crash_recording(&self, key: &RecordingKey) {
+        // A supervisor that is gone has no recordings.
+        let _ = self.supervisor.cast(SupervisorMessage::Crash(key.clone()));
     }
 
     /// Stops in order: claiming at once; recordings may finish within `grace`, then they are

@@ -20,8 +20,10 @@ use super::claimer::ClaimerMessage;
 use super::patience::Outages;
 use super::progress::Progress;
 use super::recording::Recording;
-use crate::domain::circuit::{Circuit, Open};
+use super::status::{InFlight, Status};
+use crate::domain::circuit::Circuit;
 use crate::domain::failure::Failure;
+use crate::domain::recording::RecordingKey;
 use crate::domain::task::Task;
 use crate::ports::Embedded;
 use children::Children;
@@ -56,28 +58,8 @@ pub enum SupervisorMessage {
     Drained,
     /// End what is in flight and give its leases back.
     ReleaseAll,
-}
-
-/// What the tree is doing.
-#[derive(Debug, Clone, Default, PartialEq)]
-pub struct Status {
-    /// Recordings being worked on.
-    pub in_flight: usize,
-    /// Endings that are not stored yet.
-    pub unsettled: usize,
-    /// Why the provider is not called.
-    pub circuit: Option<Open>,
-    /// Told to stop: nothing more will be claimed.
-    pub drained: bool,
-    /// The tree failed too often to go on.
-    pub gave_up: Option<String>,
-}
-
-impl Status {
-    /// Nothing is in flight and everything is stored.
-    pub fn is_idle(&self) -> bool {
-        self.in_flight == 0 && self.unsettled == 0
-    }
+    /// Kill the actor of this recording, as a crash would.
+    Crash(RecordingKey),
 }
 
 /// What the Supervisor is given.
@@ -101,6 +83,9 @@ pub(super) struct SupervisorState {
     circuit: Circuit,
     draining: bool,
     drained: bool,
+    completed: u64,
+    restarts: u64,
+    chunks_of_ended: u64,
 }
 
 /// A Recording in flight.
@@ -136,6 +121,9 @@ impl Actor for Supervisor {
             circuit: Circuit::default(),
             draining: false,
             drained: false,
+            completed: 0,
+            restarts: 0,
+            chunks_of_ended: 0,
         })
     }
 
@@ -174,6 +162,7 @@ impl Actor for Supervisor {
             }
             SupervisorMessage::Drained => state.drained = true,
             SupervisorMessage::ReleaseAll => state.end_where(Failure::Shutdown, |_| true),
+            SupervisorMessage::Crash(key) => state.crash(&key),
         }
         state.publish();
         Ok(())
@@ -257,6 +246,13 @@ impl SupervisorState {
         }
     }
 
+    /// Without a verdict: its ending is met like any crash.
+    fn crash(&self, key: &RecordingKey) {
+        for running in self.running.values().filter(|run| run.attempt.task.key == *key) {
+            running.cell.kill();
+        }
+    }
+
     fn check_progress(&mut self) {
         let stall = self.settings.stall;
         // While the database is away nothing can move, and nobody is to blame for that.
@@ -271,11 +267,14 @@ impl SupervisorState {
     fn publish(&self) {
         self.status.send_if_modified(|status| {
             let next = Status {
-                in_flight: self.running.len(),
+                recordings: self.running.values().map(Running::in_flight).collect(),
                 unsettled: self.unsettled.len(),
                 circuit: self.circuit.open().cloned(),
                 drained: self.drained,
                 gave_up: status.gave_up.clone(),
+                completed: self.completed,
+                restarts: self.restarts,
+                chunks_of_ended: self.chunks_of_ended,
             };
             let modified = *status != next;
             *status = next;
@@ -287,5 +286,10 @@ impl SupervisorState {
 impl Running {
     fn token(&self) -> Uuid {
         self.attempt.task.lease.token
+    }
+
+    fn in_flight(&self) -> InFlight {
+        let key = self.attempt.task.key.clone();
+        InFlight { key, restarts: self.crashes, progress: self.attempt.progress.clone() }
     }
 }

@@ -150,8 +150,9 @@ impl Run<'_> {
             if let Some(reason) = now.gave_up {
                 return Ok(End::CannotGoOn(reason));
             }
+            let idle = now.is_idle();
             if let Some(open) = now.circuit.filter(|open| open.needs_a_person())
-                && now.in_flight + now.unsettled == 0
+                && idle
             {
                 return Ok(End::CannotGoOn(open.failure.to_string()));
             }

@@ -128,14 +128,14 @@ pub(super) async fn tree_settings(
 /// recordings together share the embedder's limit.
 const REQUESTS_OF_ONE_RECORDING: usize = 2;
 
-enum End {
+pub(super) enum End {
     Idle,
     CannotGoOn(String),
     /// Another model is the current one now.
     Replaced,
 }
 
-async fn until_it_ends(
+pub(super) async fn until_it_ends(
     store: &PgStore,
     model: &Model,
     mut status: tokio::sync::watch::Receiver<Status>,

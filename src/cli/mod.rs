@@ -2,6 +2,7 @@
 
 mod completions;
 mod config;
+mod demo;
 mod doctor;
 mod enqueue;
 mod import;
@@ -34,6 +35,7 @@ const EXIT_FAILED: u8 = 1;
     version,
     about,
     after_help = "Examples:
+  embedding-recovery demo                      watch it work on sample calls
   embedding-recovery import calls.jsonl.gz     store calls and queue them
   embedding-recovery serve --exit-when-idle    embed everything, then end
   embedding-recovery search who was late       find what was said
@@ -49,9 +51,10 @@ struct Cli {
     log_format: LogFormat,
 
     /// Log lines to keep: a level, or target=level, separated by commas
-    #[arg(long, env = "EMBEDDING_RECOVERY_LOG", value_name = "FILTER", default_value = telemetry::DEFAULT_FILTER,
+    /// [default: `warn,embedding_recovery=info`; `demo`: `error`]
+    #[arg(long, env = "EMBEDDING_RECOVERY_LOG", value_name = "FILTER",
           value_parser = telemetry::parse_filter, global = true, help_heading = "Logs")]
-    log: String,
+    log: Option<String>,
 
     #[command(subcommand)]
     command: Command,
@@ -59,6 +62,8 @@ struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Command {
+    /// Watch it work on sample calls, in a database of its own
+    Demo(demo::Args),
     /// Create the schema or bring it up to date
     Migrate(migrate::Args),
     /// Store calls from files and queue them
@@ -117,10 +122,16 @@ pub fn main() -> ExitCode {
 }
 
 fn run(cli: Cli, parsed: &Parsed) -> anyhow::Result<ExitCode> {
-    let _telemetry = telemetry::start(cli.log_format, &cli.log)?;
+    let default_log = match &cli.command {
+        Command::Demo(_) => demo::DEFAULT_LOG,
+        _ => telemetry::DEFAULT_FILTER,
+    };
+    let log = cli.log.as_deref();
+    let _telemetry = telemetry::start(cli.log_format, log.unwrap_or(default_log))?;
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     runtime.block_on(async {
         match cli.command {
+            Command::Demo(args) => demo::run(&cli.database, &args, log.is_some()).await,
             Command::Migrate(args) => migrate::run(&cli.database, &args).await,
             Command::Import(args) => import::run(&cli.database, &args).await,
             Command::Enqueue(args) => enqueue::run(&cli.database, &args).await,

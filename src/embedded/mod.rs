@@ -15,6 +15,7 @@ mod find;
 mod init;
 mod look;
 mod place;
+mod remove;
 mod server;
 mod socket;
 mod state;
@@ -26,7 +27,7 @@ pub use look::{Outlook, Programs};
 pub use place::{default_cache_dir, default_data_dir};
 
 use place::{DataDir, ServerUser, prepare_dir};
-use server::Server;
+use server::{Server, Stop};
 use sqlx::{Connection, PgConnection};
 use state::State;
 use std::path::PathBuf;
@@ -126,6 +127,18 @@ impl EmbeddedPostgres {
         })
     }
 
+    /// Makes sure that there is a Postgres to run, which may be fetched for that: the part of a
+    /// start that can take a while, and that may be broken off.
+    ///
+    /// # Errors
+    /// Any [`EmbeddedError`] but those of the server itself.
+    pub async fn find(options: &EmbeddedOptions) -> Result<(), EmbeddedError> {
+        let data = DataDir(options.data_dir.clone());
+        let places = SearchPlaces::of_this_machine();
+        find::find(options, &places, &data, ServerUser::needed()?).await?;
+        Ok(())
+    }
+
     /// The URL of the database `embedding_recovery`, as a superuser (so that
     /// `create extension vector` works). It holds the password: do not log it.
     pub fn url(&self) -> &str {
@@ -167,7 +180,7 @@ impl EmbeddedPostgres {
         // A server that is cut off in closing is as good as closed.
         let _ = connection.close().await;
         if alone {
-            self.server.stop().await?;
+            self.server.stop(Stop::Fast).await?;
         }
         Ok(alone)
     }

@@ -51,6 +51,15 @@ pub(super) struct Running {
     pub started_here: bool,
 }
 
+/// How a server is stopped.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Stop {
+    /// Clients are cut off, and all is written to disk.
+    Fast,
+    /// As if it was killed: for data that nobody needs any more.
+    Immediate,
+}
+
 impl Server {
     /// Waits until no other process starts, joins or leaves this server. The
     /// lock ends with the file, thus also when the program is killed.
@@ -187,11 +196,16 @@ impl Server {
     }
 
     /// Stops the server and waits for its end. Call it under the lock.
-    pub async fn stop(&self) -> Result<(), EmbeddedError> {
+    pub async fn stop(&self, how: Stop) -> Result<(), EmbeddedError> {
         let socket_dir = self.pid_file().and_then(|file| file.socket_dir);
+        let mode = match how {
+            Stop::Fast => "fast",
+            Stop::Immediate => "immediate",
+        };
         let mut pg_ctl = self.command("pg_ctl");
-        pg_ctl.args(["stop", "-w", "-t", STOP_SECONDS, "-m", "fast", "-D"]);
-        pg_ctl.arg(self.data.pgdata());
+        pg_ctl.args(["stop", "-w", "-t", STOP_SECONDS, "-m", mode, "-D"]);
+        // A second Ctrl-C in the terminal does not reach it, and the stop is done.
+        pg_ctl.arg(self.data.pgdata()).process_group(0);
         run(pg_ctl, &self.bin_dir.join("pg_ctl")).await?;
         if let Some(dir) = socket_dir {
             socket::discard_dir(&dir);

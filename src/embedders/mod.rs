@@ -3,3 +3,4 @@
 mod limiter;
 pub mod local;
 pub mod openai;
+pub mod paced;

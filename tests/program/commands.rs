@@ -4,7 +4,8 @@ use super::{calls_file, meeting};
 use crate::harness::TestDatabase;
 use crate::harness::program::{program, run};
 
-const EVERY_COMMAND: [&str; 11] = [
+const EVERY_COMMAND: [&str; 12] = [
+    "demo",
     "migrate",
     "import",
     "enqueue",

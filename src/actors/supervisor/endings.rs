@@ -73,16 +73,20 @@ impl SupervisorState {
         let Some(Running { attempt, crashes, verdict, .. }) = self.running.remove(&id) else {
             return Ok(());
         };
+        let progress = attempt.progress.clone();
         match (ending, verdict) {
             (Ending::Done(done), _) => self.done(attempt.task, done),
             (_, Some(verdict)) => self.settle(myself, attempt.task, verdict),
             (Ending::Failed(failure), None) => self.settle(myself, attempt.task, failure),
             (Ending::Crashed, None) if crashes < RESTARTS_MAX => {
                 tracing::warn!(recording = %attempt.task.key, restart = crashes + 1, "a recording crashed; it is restarted in place");
-                self.spawn_recording(myself, attempt, crashes + 1).await?;
+                self.restarts += 1;
+                progress.restarted();
+                return self.spawn_recording(myself, attempt, crashes + 1).await;
             }
             (Ending::Crashed, None) => self.settle(myself, attempt.task, Failure::Panicked),
         }
+        self.chunks_of_ended += progress.chunks_stored();
         Ok(())
     }
 
@@ -91,6 +95,7 @@ impl SupervisorState {
         match done.completion {
             Completion::Completed => {
                 tracing::info!(recording = %task.key, chunks = work.chunks, reused = work.chunks_reused, tokens = work.tokens, "completed");
+                self.completed += 1;
                 self.children.recovery.address().cast(RecoveryMessage::Clean);
             }
             Completion::Superseded => {
