@@ -33,8 +33,12 @@ pub struct Embedded {
 /// Turns texts into vectors.
 #[async_trait]
 pub trait Embedder: Send + Sync + 'static {
-    /// What one request may hold.
+    /// What one request may hold, as far as is known by now.
     fn limits(&self) -> RequestLimits;
+
+    /// A larger request was refused, and its parts of at most `inputs_max` inputs were all taken:
+    /// for the life of this process, requests hold no more.
+    fn learn_inputs_max(&self, inputs_max: usize);
 
     /// Embeds `inputs` in one request. Waits for the provider's rate limit and repeats a request
     /// that fails for a passing reason a few times.

@@ -41,6 +41,8 @@ impl Embedder for Watching {
         RequestLimits { inputs_max: 3, ..RequestLimits::OPENAI }
     }
 
+    fn learn_inputs_max(&self, _inputs_max: usize) {}
+
     async fn embed(&self, inputs: &[String]) -> Result<Embedded, Failure> {
         self.requests.fetch_add(1, Ordering::Relaxed);
         let asked = Instant::now();

@@ -45,6 +45,31 @@ pub(super) struct Done {
     pub(super) work: Work,
 }
 
+/// What became of a request and its parts.
+#[derive(Default)]
+struct Split {
+    /// The server refused it, or a part of it.
+    refused: bool,
+    /// Inputs of the largest part that was taken.
+    taken_max: usize,
+    /// A single chunk is refused.
+    to_blame: bool,
+}
+
+/// What a request's failure means where one chunk is all that it holds; `None` where it is not about
+/// the chunks.
+fn item_failure(failure: &Failure, chunk_index: u32) -> Option<Failure> {
+    match failure {
+        Failure::RequestRefused { message } => {
+            Some(Failure::ChunkRefused { chunk_index, message: message.clone() })
+        }
+        Failure::ProviderRejectsItem { message } => Some(Failure::ProviderRejectsItem {
+            message: format!("chunk {chunk_index}: {message}"),
+        }),
+        _ => None,
+    }
+}
+
 /// A recording cut up, and where its chunks go.
 struct Plan {
     recording: Arc<Recording>,
@@ -160,35 +185,44 @@ impl Attempt {
         refused: &Mutex<Vec<(u32, Failure)>>,
     ) -> Result<u64, Failure> {
         let mut tokens = 0;
+        let mut split = Split::default();
         let mut todo = vec![range];
-        while let Some(range) = todo.pop() {
+        while let Some(mut range) = todo.pop() {
+            // It may have been learnt meanwhile that the server takes fewer.
+            let inputs_max = self.embedder.limits().inputs_max;
+            if range.len() > inputs_max {
+                todo.push(range.start + inputs_max..range.end);
+                range.end = range.start + inputs_max;
+            }
             let indexes = &missing[range.clone()];
             let failure = match self.buy(plan, indexes).await {
                 Ok((vectors, bought)) => {
                     tokens += bought;
+                    split.taken_max = split.taken_max.max(indexes.len());
                     let rows = indexes.iter().copied().zip(vectors.into_iter().map(Some));
                     self.store_rows(plan, rows.collect()).await?;
                     continue;
                 }
                 Err(failure) => failure,
             };
-            let item_failure = |chunk_index| match &failure {
-                Failure::RequestRefused { message } => {
-                    Some(Failure::ChunkRefused { chunk_index, message: message.clone() })
-                }
-                Failure::ProviderRejectsItem { message } => Some(Failure::ProviderRejectsItem {
-                    message: format!("chunk {chunk_index}: {message}"),
-                }),
-                _ => None,
+            split.refused |= matches!(failure, Failure::RequestRefused { .. });
+            let Some(item_failure) = item_failure(&failure, indexes[0]) else {
+                return Err(failure);
             };
-            let Some(item_failure) = item_failure(indexes[0]) else { return Err(failure) };
             match halves(range) {
                 Some((first, second)) => todo.extend([second, first]),
-                None => refused
-                    .lock()
-                    .unwrap_or_else(std::sync::PoisonError::into_inner)
-                    .push((indexes[0], item_failure)),
+                None => {
+                    split.to_blame = true;
+                    refused
+                        .lock()
+                        .unwrap_or_else(std::sync::PoisonError::into_inner)
+                        .push((indexes[0], item_failure));
+                }
             }
+        }
+        // Nothing in it was to blame, so it was too much.
+        if split.refused && !split.to_blame {
+            self.embedder.learn_inputs_max(split.taken_max);
         }
         Ok(tokens)
     }

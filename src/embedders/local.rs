@@ -102,6 +102,9 @@ impl Embedder for LocalEmbedder {
         RequestLimits { inputs_max: INPUTS_PER_TURN, tokens_max: usize::MAX }
     }
 
+    /// Nothing is ever refused.
+    fn learn_inputs_max(&self, _inputs_max: usize) {}
+
     async fn embed(&self, inputs: &[String]) -> Result<Embedded, Failure> {
         let (model, texts) = (self.clone(), inputs.to_vec());
         let tokens = texts.iter().map(|text| estimate_tokens(text.len()) as u64).sum();

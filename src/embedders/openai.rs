@@ -10,6 +10,7 @@ mod request;
 mod settings;
 
 use std::fmt;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use async_trait::async_trait;
 use reqwest::{Client, Response};
@@ -49,6 +50,7 @@ pub struct OpenAiEmbedder {
     limiter: Limiter,
     dialect: KnownDialect,
     dimensions: KnownDimensions,
+    inputs_max: AtomicUsize,
     lessons: Lessons,
 }
 
@@ -68,6 +70,7 @@ impl OpenAiEmbedder {
             limiter: Limiter::new(settings.requests_in_flight),
             dialect: KnownDialect::new(settings.dimensions.is_some()),
             dimensions: KnownDimensions::new(settings.dimensions),
+            inputs_max: AtomicUsize::new(request::LIMITS.inputs_max),
             lessons: Lessons::default(),
             settings,
         })
@@ -145,7 +148,14 @@ impl OpenAiEmbedder {
 #[async_trait]
 impl Embedder for OpenAiEmbedder {
     fn limits(&self) -> RequestLimits {
-        request::LIMITS
+        RequestLimits { inputs_max: self.inputs_max.load(Ordering::Relaxed), ..request::LIMITS }
+    }
+
+    fn learn_inputs_max(&self, inputs_max: usize) {
+        let before = self.inputs_max.fetch_min(inputs_max.max(1), Ordering::Relaxed);
+        if inputs_max < before {
+            tracing::info!(inputs_max, "the server takes fewer inputs a request");
+        }
     }
 
     async fn embed(&self, inputs: &[String]) -> Result<Embedded, Failure> {

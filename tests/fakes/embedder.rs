@@ -52,7 +52,12 @@ impl FaultyEmbedder {
 #[async_trait]
 impl Embedder for FaultyEmbedder {
     fn limits(&self) -> RequestLimits {
-        RequestLimits { inputs_max: self.inputs_max, ..self.inner.limits() }
+        let limits = self.inner.limits();
+        RequestLimits { inputs_max: self.inputs_max.min(limits.inputs_max), ..limits }
+    }
+
+    fn learn_inputs_max(&self, inputs_max: usize) {
+        self.inner.learn_inputs_max(inputs_max);
     }
 
     async fn embed(&self, inputs: &[String]) -> Result<Embedded, Failure> {

@@ -184,6 +184,54 @@ async fn a_refused_chunk_is_named_at_once_and_all_others_are_stored() {
     scene.end(tree).await;
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn a_server_that_takes_fewer_inputs_is_asked_for_no_more_once_that_is_known() {
+    let scene = Scene::with(DIMENSIONS, 2_048).await;
+    scene.database.import(&[call(1, 8), call(2, 8)]).await;
+    let too_many = "batch size 8 > maximum allowed batch size 2";
+    scene.fake.on(|inputs| inputs.len() > 2, Reply::error(422, "validation", too_many));
+    let mut settings = scene.settings();
+    settings.recordings_max = 1;
+    let tree = scene.database.serve(settings).await;
+    let counts = scene.database.wait_until_settled(&tree).await;
+    assert_eq!((counts.completed, counts.dead_letter), (2, 0));
+    assert_eq!(scene.bought_once(), 8 + 8);
+    let sizes: Vec<usize> = scene.fake.requests().iter().map(|seen| seen.inputs.len()).collect();
+    let refused = sizes.iter().filter(|size| **size > 2).count();
+    assert_eq!(refused, 3, "8, 4 and 4 inputs, of the first recording only: {sizes:?}");
+    scene.end(tree).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_refused_chunk_teaches_nothing_about_the_size_of_requests() {
+    let scene = Scene::with(DIMENSIONS, 2_048).await;
+    scene.database.import(&[call(1, 8)]).await;
+    scene.fake.on(is_turn(1, 3), Reply::error(400, "invalid_value", "This input is invalid."));
+    let tree = scene.serve().await;
+    scene.database.wait_until_settled(&tree).await;
+    scene.fake.recover();
+    scene.database.import(&[call(2, 8)]).await;
+    scene.database.wait_until_settled(&tree).await;
+    let last = scene.fake.requests().pop().unwrap();
+    assert_eq!(last.inputs.len(), 8);
+    scene.end(tree).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_chunk_that_is_too_long_for_the_server_is_named_though_it_says_500() {
+    let scene = Scene::new().await;
+    scene.database.import(&[call(1, 3)]).await;
+    let too_long = "input is too large to process. increase the physical batch size";
+    scene.fake.on(is_turn(1, 1), Reply::error(500, "server_error", too_long));
+    let tree = scene.serve().await;
+    scene.database.wait_until_settled(&tree).await;
+    let task = scene.task(1).await;
+    assert_eq!(task.summary(), ("dead_letter", 1, 0));
+    assert!(task.dead_letter_permanent);
+    assert!(task.dead_letter_reason.unwrap().starts_with("chunk 1 is refused"));
+    scene.end(tree).await;
+}
+
 /// Answers that must not be stored, for one recording only.
 async fn is_unusable(reply: Reply) {
     let scene = Scene::new().await;

@@ -99,6 +99,10 @@ impl Refusal {
                     Self::RateLimited { retry_after: rate.wait(asked.tokens) }
                 }
             }
+            // llama.cpp says so with a 500, and would say it for ever.
+            500.. if said.message.as_deref().is_some_and(says_too_long) => {
+                Self::Final(Failure::RequestRefused { message: message() })
+            }
             // Request time-out, conflict and too early: the server itself asks to try again. A
             // redirect is not followed: it is a proxy's, or a gateway on its way up or down.
             300..=399 | 408 | 409 | 425 | 500.. => {
@@ -218,6 +222,16 @@ fn says_too_large(message: &str) -> bool {
         || number_after("Limit")
             .zip(number_after("Requested"))
             .is_some_and(|(limit, requested)| requested > limit)
+}
+
+/// Whether a message says that an input has more tokens than the server takes. Source: the messages
+/// of llama.cpp's server, "input is too large to process. increase the physical batch size", with
+/// the number of tokens in between in later versions, and "exceeds the available context size".
+fn says_too_long(message: &str) -> bool {
+    let message = message.to_ascii_lowercase();
+    ["too large to process", "context size", "context length"]
+        .iter()
+        .any(|phrase| message.contains(phrase))
 }
 
 /// A code, not a sentence: nothing that could quote an input.
