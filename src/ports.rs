@@ -321,7 +321,7 @@ pub trait Store: Send + Sync + 'static {
     /// The server's `statement_timeout` for this role; `None` where there is none.
     async fn statement_timeout(&self) -> Result<Option<Duration>, Failure>;
 
-    /// Sends a unit for each notification that a task became ready, and one after each
-    /// reconnection. Ends with an error where the connection breaks or notifications cannot pass.
+    /// Sends a unit for each notification that a task became ready, one once it listens, and one
+    /// after each reconnection. Ends with an error where the connection breaks or notifications cannot pass.
     async fn listen(&self, ready: mpsc::Sender<()>) -> Result<(), Failure>;
 }

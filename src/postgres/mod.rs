@@ -340,14 +340,15 @@ impl Store for PgStore {
         let mut listener = PgListener::connect_with(&self.pool).await?;
         listener.listen(CHANNEL).await?;
         loop {
-            // `None` says that the connection was lost and made anew: something may have been
-            // missed, so it counts as a notification.
-            listener.try_recv().await?;
-            // A full channel means that a look at the queue is due already.
+            // A full channel means that a look at the queue is due already. The first one is for
+            // what came before this listened.
             match ready.try_send(()) {
                 Err(mpsc::error::TrySendError::Closed(())) => return Ok(()),
                 Ok(()) | Err(mpsc::error::TrySendError::Full(())) => {}
             }
+            // `None` says that the connection was lost and made anew: something may have been
+            // missed, so it counts as a notification.
+            listener.try_recv().await?;
         }
     }
 }

@@ -14,19 +14,10 @@ use crate::harness::{eventually, within_deadline};
 
 /// Notifications of a store that listens by now.
 async fn listening(database: &TestDatabase) -> mpsc::Receiver<()> {
-    let (ready, notified) = mpsc::channel(64);
+    let (ready, mut notified) = mpsc::channel(64);
     let store = database.store.clone();
     tokio::spawn(async move { store.listen(ready).await });
-    eventually("it listens", async || {
-        number(
-            database,
-            "select count(*) from pg_stat_activity where datname = current_database()
-               and state = 'idle' and query ilike 'listen %'",
-        )
-        .await
-            == 1
-    })
-    .await;
+    within_deadline("it listens, and says so", notified.recv()).await.unwrap();
     notified
 }
 
