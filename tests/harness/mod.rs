@@ -3,6 +3,7 @@
 
 pub mod calls;
 pub mod program;
+pub mod proxy;
 pub mod service;
 
 use std::future::Future;
