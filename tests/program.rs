@@ -3,6 +3,7 @@
 mod commands;
 mod imports;
 mod killed;
+mod real_servers;
 mod serving;
 mod traces;
 
