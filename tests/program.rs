@@ -9,6 +9,7 @@ mod import_files;
 mod imports;
 mod killed;
 mod proxies;
+mod real_servers;
 mod reembedding;
 mod searching;
 mod serving;

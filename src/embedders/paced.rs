@@ -39,6 +39,10 @@ impl Embedder for PacedEmbedder {
         RequestLimits { inputs_max: self.inputs_max, ..self.inner.limits() }
     }
 
+    fn learn_inputs_max(&self, inputs_max: usize) {
+        self.inner.learn_inputs_max(inputs_max);
+    }
+
     async fn embed(&self, inputs: &[String]) -> Result<Embedded, Failure> {
         self.inputs.fetch_add(inputs.len() as u64, Ordering::Relaxed);
         let request = self.requests.fetch_add(1, Ordering::Relaxed);

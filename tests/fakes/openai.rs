@@ -7,7 +7,7 @@ mod replies;
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::thread::JoinHandle;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use axum::Router;
 use axum::body::Bytes;
@@ -16,6 +16,7 @@ use axum::http::{HeaderMap, Uri};
 use axum::response::Response;
 use axum::routing::post;
 use serde::Deserialize;
+use sha2::{Digest, Sha256};
 use tokio::sync::{oneshot, watch};
 
 pub use self::replies::{Reply, hash_of, vector_of};
@@ -53,6 +54,16 @@ pub struct Seen {
 struct Bought {
     hash: u64,
     start: String,
+    purchase: Purchase,
+}
+
+/// A text that was paid for.
+#[derive(Debug, Clone, Copy)]
+pub struct Purchase {
+    /// SHA-256 of the text, as chunks are stored with.
+    pub content_hash: [u8; 32],
+    /// When its request came.
+    pub asked_at: Instant,
 }
 
 type Predicate = Box<dyn Fn(&[String]) -> bool + Send + Sync>;
@@ -76,6 +87,7 @@ struct Rules {
 /// The running fake; gone when dropped.
 pub struct FakeOpenAi {
     base_url: String,
+    address: std::net::SocketAddr,
     shared: Arc<Shared>,
     stop: Option<oneshot::Sender<()>>,
     thread: Option<JoinHandle<()>>,
@@ -117,12 +129,17 @@ impl FakeOpenAi {
             });
         });
         let base_url = format!("http://{address}/v1");
-        Self { base_url, shared, stop: Some(stop), thread: Some(thread) }
+        Self { base_url, address, shared, stop: Some(stop), thread: Some(thread) }
     }
 
     /// Where the API begins.
     pub fn base_url(&self) -> &str {
         &self.base_url
+    }
+
+    /// Where it listens.
+    pub fn address(&self) -> std::net::SocketAddr {
+        self.address
     }
 
     /// Queues replies, one for each of the next requests that are let through.
@@ -160,6 +177,11 @@ impl FakeOpenAi {
     /// [`hash_of`] every input that was answered with 200, in the order of the answers.
     pub fn bought_hashes(&self) -> Vec<u64> {
         lock(&self.shared.bought).iter().map(|bought| bought.hash).collect()
+    }
+
+    /// Every text that was answered with 200, in the order of the answers.
+    pub fn purchases(&self) -> Vec<Purchase> {
+        lock(&self.shared.bought).iter().map(|bought| bought.purchase).collect()
     }
 
     /// Every request that came, held and refused ones included.
@@ -205,6 +227,7 @@ async fn embeddings(
     drop(body);
     // Before the request is counted: a release after the count must not be missed.
     let mut releases = shared.releases.subscribe();
+    let asked_at = Instant::now();
     shared.log(&request, &uri, headers);
     let mut held = shared.held.subscribe();
     let _ = held.wait_for(|held| !held).await;
@@ -214,7 +237,7 @@ async fn embeddings(
         Reply::Hang => drop(releases.changed().await),
         _ => {}
     }
-    respond(&reply, &request, shared.dimensions, || shared.buy(&request))
+    respond(&reply, &request, shared.dimensions, || shared.buy(&request, asked_at))
 }
 
 impl Rules {
@@ -228,10 +251,13 @@ impl Rules {
 }
 
 impl Shared {
-    fn buy(&self, request: &Request) {
+    fn buy(&self, request: &Request, asked_at: Instant) {
         let inputs = request.input.iter();
-        lock(&self.bought)
-            .extend(inputs.map(|input| Bought { hash: hash_of(input), start: start_of(input) }));
+        lock(&self.bought).extend(inputs.map(|input| Bought {
+            hash: hash_of(input),
+            start: start_of(input),
+            purchase: Purchase { content_hash: Sha256::digest(input).into(), asked_at },
+        }));
     }
 
     fn log(&self, request: &Request, uri: &Uri, headers: HeaderMap) {

@@ -4,6 +4,7 @@
 pub mod calls;
 pub mod pooler;
 pub mod program;
+pub mod proxy;
 pub mod service;
 
 use std::future::Future;

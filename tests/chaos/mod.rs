@@ -1,0 +1,60 @@
+//! Bad days: the real program, several replicas, a real Postgres and real recordings, and faults
+//! drawn from a seed. `CHAOS_SEED` repeats a run, `CHAOS_SECS` makes it longer.
+
+mod checker;
+mod faults;
+mod town;
+mod watcher;
+
+use std::time::{Duration, Instant};
+
+use rand::rngs::StdRng;
+use rand::{RngExt, SeedableRng};
+
+use checker::check;
+use faults::Fault;
+use town::Town;
+use watcher::Watcher;
+
+/// Recordings of a run.
+const RECORDINGS: usize = 50;
+/// Length of the run that every change must pass.
+const STORM: Duration = Duration::from_secs(60);
+
+fn from_environment(name: &str) -> Option<u64> {
+    std::env::var(name).ok().map(|text| text.parse().unwrap_or_else(|_| panic!("{name}={text}")))
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_day_of_drawn_faults_loses_nothing_pays_nothing_twice_and_blames_nothing_healthy() {
+    let seed = from_environment("CHAOS_SEED").unwrap_or_else(rand::random);
+    let storm = from_environment("CHAOS_SECS").map_or(STORM, Duration::from_secs);
+    println!("CHAOS_SEED={seed} CHAOS_SECS={}", storm.as_secs());
+    let mut rng = StdRng::seed_from_u64(seed);
+    let mut town = Town::build(rng.random_range(2..=3)).await;
+    let watcher = Watcher::start(town.database_url());
+    let calls = town.calls(RECORDINGS);
+    let begun = Instant::now();
+    let mut arriving = calls.iter();
+    while begun.elapsed() < storm {
+        // They arrive over the whole storm, so that there is always work that can be hit.
+        let due = calls.len() as f64 * begun.elapsed().as_secs_f64() / storm.as_secs_f64();
+        while calls.len() - arriving.len() < due.ceil() as usize {
+            if let Some(call) = arriving.next() {
+                town.import(call).await;
+            }
+        }
+        let fault = Fault::draw(&mut rng, town.replicas());
+        println!("{:7.3} {fault:?}", begun.elapsed().as_secs_f64());
+        fault.strike(&mut town, &mut rng).await;
+        town.raise_the_dead();
+    }
+    println!("{:7.3} calm", begun.elapsed().as_secs_f64());
+    for call in arriving {
+        town.import(call).await;
+    }
+    town.wait_until_settled().await;
+    let stopped = town.stop().await;
+    let sightings = watcher.stop().await;
+    check(&town, &sightings, &stopped).await;
+}
