@@ -15,17 +15,14 @@ mod reembedding_progress;
 mod schedules;
 mod schema;
 mod search;
+mod store;
 mod transcript_chunks;
 mod verify;
 
 use std::time::Duration;
 
-use async_trait::async_trait;
-use chrono::{DateTime, Utc};
-use sqlx::postgres::{PgConnectOptions, PgListener, PgPoolOptions};
+use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
 use sqlx::{Connection, PgConnection, PgPool, Postgres};
-use tokio::sync::mpsc;
-use uuid::Uuid;
 
 pub use checkup::{Checkup, CheckupError, DatabaseFacts};
 pub use embedding_jobs::{JobRequest, JobSummary, Selection};
@@ -40,14 +37,8 @@ pub use verify::{Report, VIOLATIONS_MAX, Violation};
 
 use crate::domain::failure::Failure;
 use crate::domain::recording::RecordingKey;
-use crate::domain::task::{Lease, Settlement};
-use crate::ports::{
-    ChunkRow, ChunkSet, ChunkSetRequest, ClaimOf, Claimed, Completion, Destination, Model, Source,
-    Store, TaskCounts, Work,
-};
+use crate::ports::{Model, TaskCounts};
 
-/// The channel that a ready task is announced on.
-const CHANNEL: &str = "embedding_recovery";
 /// A connection must come within this time, or the database counts as unavailable.
 const ACQUIRE_TIMEOUT: Duration = Duration::from_secs(10);
 
@@ -231,124 +222,4 @@ async fn be_patient(connection: &mut PgConnection) -> Result<(), Failure> {
         .fetch_one(connection)
         .await?;
     Ok(())
-}
-
-#[async_trait]
-impl Store for PgStore {
-    async fn claim(
-        &self,
-        worker: Uuid,
-        model_name: &str,
-        of: ClaimOf,
-        lease: Duration,
-    ) -> Result<Claimed, Failure> {
-        embedding_queue::claim(&self.pool, worker, model_name, of, lease).await
-    }
-
-    async fn renew(&self, tokens: &[Uuid], lease: Duration) -> Result<Vec<Uuid>, Failure> {
-        embedding_queue::renew(&self.pool, tokens, lease).await
-    }
-
-    async fn release_unknown(&self, worker: Uuid, known: &[Uuid]) -> Result<u64, Failure> {
-        embedding_queue::release_unknown(&self.pool, worker, known).await
-    }
-
-    async fn expired(&self, rows_max: u32) -> Result<Vec<crate::domain::task::Task>, Failure> {
-        embedding_queue::expired(&self.pool, rows_max).await
-    }
-
-    async fn settle(
-        &self,
-        lease: &Lease,
-        failure: &Failure,
-        settlement: &Settlement,
-    ) -> Result<bool, Failure> {
-        embedding_queue::settle(&self.pool, lease, failure, settlement).await
-    }
-
-    async fn note_trace(&self, lease: &Lease, trace_id: &str) -> Result<(), Failure> {
-        sqlx::query!(
-            "update embedding_attempts set trace_id = $2 where id = $1",
-            lease.attempt_id,
-            trace_id
-        )
-        .execute(&self.pool)
-        .await?;
-        Ok(())
-    }
-
-    async fn load(&self, key: &RecordingKey) -> Result<Source, Failure> {
-        fathom::load(&self.pool, key).await
-    }
-
-    async fn open_chunk_set(
-        &self,
-        lease: &Lease,
-        key: &RecordingKey,
-        request: &ChunkSetRequest,
-    ) -> Result<ChunkSet, Failure> {
-        chunk_sets::open(&self.pool, lease, key, request).await
-    }
-
-    async fn insert_chunks(
-        &self,
-        destination: &Destination,
-        rows: &[ChunkRow],
-    ) -> Result<(), Failure> {
-        transcript_chunks::insert(&self.pool, destination, rows).await
-    }
-
-    async fn complete(
-        &self,
-        lease: &Lease,
-        chunk_set_id: Uuid,
-        work: Work,
-    ) -> Result<Completion, Failure> {
-        chunk_sets::complete(&self.pool, lease, chunk_set_id, work).await
-    }
-
-    async fn delete_dead_chunks(&self, rows_max: u32) -> Result<u64, Failure> {
-        transcript_chunks::delete_dead(&self.pool, rows_max).await
-    }
-
-    async fn reconcile(&self, model: &Model, rows_max: u32) -> Result<u64, Failure> {
-        embedding_jobs::reconcile(&self.pool, model, rows_max).await
-    }
-
-    async fn take_tick(&self, schedule: &str, at: DateTime<Utc>) -> Result<bool, Failure> {
-        schedules::take_tick(&self.pool, schedule, at).await
-    }
-
-    async fn now(&self) -> Result<DateTime<Utc>, Failure> {
-        schedules::now(&self.pool).await
-    }
-
-    async fn task_counts(&self) -> Result<TaskCounts, Failure> {
-        embedding_queue::counts(&self.pool, None).await
-    }
-
-    async fn statement_timeout(&self) -> Result<Option<Duration>, Failure> {
-        let millis = sqlx::query_scalar!(
-            r#"select setting::bigint as "millis!" from pg_settings where name = 'statement_timeout'"#
-        )
-        .fetch_one(&self.pool)
-        .await?;
-        Ok((millis > 0).then(|| Duration::from_millis(millis as u64)))
-    }
-
-    async fn listen(&self, ready: mpsc::Sender<()>) -> Result<(), Failure> {
-        let mut listener = PgListener::connect_with(&self.pool).await?;
-        listener.listen(CHANNEL).await?;
-        loop {
-            // A full channel means that a look at the queue is due already. The first one is for
-            // what came before this listened.
-            match ready.try_send(()) {
-                Err(mpsc::error::TrySendError::Closed(())) => return Ok(()),
-                Ok(()) | Err(mpsc::error::TrySendError::Full(())) => {}
-            }
-            // `None` says that the connection was lost and made anew: something may have been
-            // missed, so it counts as a notification.
-            listener.try_recv().await?;
-        }
-    }
 }
