@@ -4,7 +4,8 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use crate::harness::program;
+use crate::fakes::openai::FakeOpenAi;
+use crate::harness::{TestDatabase, program};
 
 /// How the names of the program's own variables begin.
 const PREFIXES: [&str; 4] = ["EMBEDDING_", "OPENAI_", "DATABASE_", "TEST_DATABASE_"];
@@ -148,5 +149,59 @@ fn read_all(folder: &Path, text: &mut String) {
         } else if path.extension().is_some_and(|extension| extension == "rs") {
             *text += &fs::read_to_string(path).unwrap();
         }
+    }
+}
+
+/// The commands of the first blocks under a heading of the README, without what goes before them.
+fn commands(heading: &str, program: &str) -> Vec<Vec<String>> {
+    let readme = readme();
+    let (_, rest) = readme.split_once(&format!("{heading}\n")).expect(heading);
+    let block = rest.split("```sh\n").nth(1).unwrap().split("\n```").next().unwrap();
+    let args = |line: &str| line.strip_prefix(program).map(|args| args.trim().to_owned());
+    let lines = block.lines().filter_map(args);
+    lines.map(|args| args.split_whitespace().map(str::to_owned).collect()).collect()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_commands_for_ones_own_calls_do_what_the_readme_says() {
+    let directory = tempfile::Builder::new().permissions(reachable()).tempdir().unwrap();
+    let readme = readme();
+    let example = readme.split("```json\n").nth(1).unwrap().split("\n```").next().unwrap();
+    fs::write(directory.path().join("calls.jsonl.gz"), example).unwrap();
+    let commands = commands("### Your own calls", "cargo run --release --");
+    assert_eq!(commands.len(), 3);
+    for args in &commands {
+        let args: Vec<&str> = args.iter().map(String::as_str).collect();
+        let mut command = program::program(&args);
+        command.current_dir(directory.path()).arg("--data-dir").arg(directory.path().join("data"));
+        let ended = program::run(&mut command).await;
+        assert_eq!(ended.code, Some(0), "{args:?}: {}{}", ended.stdout, ended.stderr);
+        if args[0] == "search" {
+            assert!(ended.stdout.contains("Kick-off"), "{}", ended.stdout);
+        }
+    }
+}
+
+fn reachable() -> fs::Permissions {
+    use std::os::unix::fs::PermissionsExt;
+    fs::Permissions::from_mode(0o711)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_commands_for_ones_own_database_do_what_the_readme_says() {
+    let (database, fake) = (TestDatabase::bare().await, FakeOpenAi::start(8));
+    let commands = commands("### Your own database", "embedding-recovery");
+    assert_eq!(commands.len(), 3);
+    for args in &commands {
+        let args: Vec<&str> = args.iter().map(String::as_str).collect();
+        let mut command = database.program(&args);
+        command.env("OPENAI_API_KEY", "sk-…").env("OPENAI_BASE_URL", fake.base_url());
+        if args == ["serve"] {
+            command.arg("--exit-when-idle");
+        }
+        let ended = program::run(&mut command).await;
+        // `doctor` warns that nothing is embedded yet.
+        let well = ended.code == Some(0) || args == ["doctor"] && ended.code == Some(1);
+        assert!(well, "{args:?}: {}{}", ended.stdout, ended.stderr);
     }
 }

@@ -65,7 +65,7 @@ pub(super) struct Args {
 struct CaptionArgs {
     /// Number of a WebVTT or SubRip file's recording [default: the file name, where it is a number,
     /// or one made from it]
-    #[arg(long, env = "EMBEDDING_RECOVERY_RECORDING_ID", value_name = "N",
+    #[arg(long, env = "EMBEDDING_RECOVERY_RECORDING_ID", value_name = "ID",
           value_parser = clap::value_parser!(i64).range(0..))]
     recording_id: Option<i64>,
 

@@ -31,7 +31,7 @@ pub(super) struct Args {
     model: Option<String>,
 
     /// Length of its vectors; asked of the API where given, learnt from it where not
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=16_000))]
+    #[arg(long, value_name = "NUMBERS", value_parser = clap::value_parser!(u32).range(1..=16_000))]
     dimensions: Option<u32>,
 
     /// Begin, or go on

@@ -45,7 +45,7 @@ pub(super) struct Args {
     speaker: Option<String>,
 
     /// Passages at most
-    #[arg(long, env = "EMBEDDING_RECOVERY_LIMIT", value_name = "N", default_value_t = 5,
+    #[arg(long, env = "EMBEDDING_RECOVERY_LIMIT", value_name = "HITS", default_value_t = 5,
           value_parser = clap::value_parser!(u32).range(1..=100))]
     limit: u32,
 

@@ -1,4 +1,4 @@
-//! All SQL, one file a table. [`PgStore`] is the adapter behind [`Store`].
+//! All SQL, one file a table. [`PgStore`] is the adapter behind [`crate::ports::Store`].
 
 mod adoption;
 mod checkup;

@@ -1,5 +1,5 @@
 //! Bad days: the real program, several replicas, a real Postgres and real recordings, and faults
-//! drawn from a seed. `CHAOS_SEED` repeats a run, `CHAOS_SECS` makes it longer.
+//! drawn from a seed. `CHAOS_SEED` draws the same faults again, `CHAOS_SECS` makes it longer.
 
 mod checker;
 mod faults;

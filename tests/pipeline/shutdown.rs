@@ -68,7 +68,9 @@ async fn a_claim_that_is_under_way_at_the_stop_is_given_back() {
     for recording_id in [1, 2] {
         // The reply may have come before the word to stop.
         let (task, attempts) = (scene.task(recording_id).await, scene.attempts(recording_id).await);
-        let released = task.summary() == ("pending", 0, 0) && attempts == ["released shutdown"];
+        // And a look at the queue may have been due before it: then it is given back once more.
+        let given_back = attempts.iter().all(|attempt| attempt == "released shutdown");
+        let released = task.summary() == ("pending", 0, 0) && given_back;
         let completed = task.summary() == ("completed", 1, 0) && attempts == ["completed"];
         assert!(released || completed, "{task:?} after {attempts:?}");
     }

@@ -20,7 +20,8 @@ pub(in crate::cli) fn markdown(settings: &[Setting]) -> String {
         text += &format!("### {title}\n\n");
         text += "| flag | variable | value | default | |\n| --- | --- | --- | --- | --- |\n";
         for Setting { flag, variable, value, default, help, .. } in group {
-            let cells = [&format!("`{flag}`"), &format!("`{variable}`"), value, default, help];
+            let variable = if variable.is_empty() { "".into() } else { format!("`{variable}`") };
+            let cells = [&format!("`{flag}`"), &variable, value, default, help];
             let cells: Vec<String> = cells.map(|cell| cell.replace('|', "\\|")).into();
             text += &format!("| {} |\n", cells.join(" | "));
         }
