@@ -14,7 +14,7 @@ mod serve;
 mod settings;
 mod verify;
 
-use std::io::Write;
+use std::io::{IsTerminal, Write};
 use std::process::ExitCode;
 
 use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
@@ -51,7 +51,7 @@ struct Cli {
     log_format: LogFormat,
 
     /// Log lines to keep: a level, or target=level, separated by commas
-    /// [default: `warn,embedding_recovery=info`; `demo`: `error`]
+    /// [default: `warn,embedding_recovery=info`; `demo`: `error`; `reembed` on a terminal: `warn`]
     #[arg(long, env = "EMBEDDING_RECOVERY_LOG", value_name = "FILTER",
           value_parser = telemetry::parse_filter, global = true, help_heading = "Logs")]
     log: Option<String>,
@@ -124,6 +124,8 @@ pub fn main() -> ExitCode {
 fn run(cli: Cli, parsed: &Parsed) -> anyhow::Result<ExitCode> {
     let default_log = match &cli.command {
         Command::Demo(_) => demo::DEFAULT_LOG,
+        // Its bar tells how it goes; lines of every recording would tear it.
+        Command::Reembed(_) if std::io::stderr().is_terminal() => reembed::TERMINAL_LOG,
         _ => telemetry::DEFAULT_FILTER,
     };
     let log = cli.log.as_deref();

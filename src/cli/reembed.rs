@@ -12,6 +12,9 @@ use crate::config::{DatabaseArgs, EmbedderArgs, ProviderArgs, WorkArgs};
 use crate::ports::Model;
 use crate::postgres::{Estimate, Progress};
 
+/// Log lines to keep where a bar is drawn.
+pub(super) const TERMINAL_LOG: &str = "warn";
+
 /// Change the model without downtime: embed every recording with the new one beside the old, then
 /// let search change over in one moment.
 ///

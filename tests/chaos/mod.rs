@@ -54,7 +54,7 @@ async fn a_day_of_drawn_faults_loses_nothing_pays_nothing_twice_and_blames_nothi
         town.import(call).await;
     }
     town.wait_until_settled().await;
-    let stopped = town.stop().await;
+    let ended_badly = town.stop().await;
     let sightings = watcher.stop().await;
-    check(&town, &sightings, &stopped).await;
+    check(&town, &sightings, &ended_badly).await;
 }

@@ -23,8 +23,16 @@ pub const LEASE: Duration = Duration::from_secs(3);
 const API_LATENCY: Duration = Duration::from_millis(100);
 /// Calm after the storm until everything is completed or dead.
 const SETTLE_LIMIT: Duration = Duration::from_secs(180);
+/// A younger process may not listen to signals yet, and a signal simply ends it.
+const INFANCY: Duration = Duration::from_secs(10);
 /// Dimensions of the vectors.
 const DIMENSIONS: usize = 64;
+
+/// A process of the program.
+struct Replica {
+    child: Child,
+    born_at: Instant,
+}
 
 pub struct Town {
     directory: tempfile::TempDir,
@@ -32,7 +40,7 @@ pub struct Town {
     pub api: FakeOpenAi,
     pub to_database: Proxy,
     pub to_api: Proxy,
-    replicas: Vec<Child>,
+    replicas: Vec<Replica>,
     /// When a stopped process went on: what it was about to send is sent then.
     pub awakenings: Vec<Instant>,
 }
@@ -131,7 +139,7 @@ impl Town {
 
     /// Sends a signal to a replica.
     pub async fn signal(&self, replica: usize, name: &str) {
-        if let Some(id) = self.replicas[replica].id() {
+        if let Some(id) = self.replicas[replica].child.id() {
             send(name, id).await;
         }
     }
@@ -147,7 +155,7 @@ impl Town {
     /// Starts replicas that ended again.
     pub fn raise_the_dead(&mut self) {
         for at in 0..self.replicas.len() {
-            if !matches!(self.replicas[at].try_wait(), Ok(None)) {
+            if !matches!(self.replicas[at].child.try_wait(), Ok(None)) {
                 self.replicas[at] = self.spawn_replica();
             }
         }
@@ -174,20 +182,24 @@ impl Town {
         }
     }
 
-    /// Tells the replicas to stop; returns their exit codes.
+    /// Tells the replicas to stop; returns the exit codes of those that did not end well.
     pub async fn stop(&mut self) -> Vec<Option<i32>> {
-        let mut codes = Vec::new();
+        let mut ended_badly = Vec::new();
         for mut replica in std::mem::take(&mut self.replicas) {
-            if let Some(id) = replica.id() {
+            let infant = replica.born_at.elapsed() < INFANCY;
+            if let Some(id) = replica.child.id() {
                 send("TERM", id).await;
             }
-            let ended = tokio::time::timeout(Duration::from_secs(60), replica.wait()).await;
-            codes.push(ended.expect("a replica ends when it is told to").unwrap().code());
+            let ended = tokio::time::timeout(Duration::from_secs(60), replica.child.wait()).await;
+            let code = ended.expect("a replica ends when it is told to").unwrap().code();
+            if code != Some(0) && !(infant && code.is_none()) {
+                ended_badly.push(code);
+            }
         }
-        codes
+        ended_badly
     }
 
-    fn spawn_replica(&self) -> Child {
+    fn spawn_replica(&self) -> Replica {
         let mut url: url::Url = "postgres://x/".parse().unwrap();
         let own: url::Url = self.server.url().parse().unwrap();
         url.set_host(Some("127.0.0.1")).unwrap();
@@ -206,7 +218,7 @@ impl Town {
         let log = self.directory.path().join("replicas.log");
         let log = std::fs::File::options().create(true).append(true).open(log).unwrap();
         command.stdout(log.try_clone().unwrap()).stderr(log);
-        command.spawn().unwrap()
+        Replica { child: command.spawn().unwrap(), born_at: Instant::now() }
     }
 
     /// What the replicas logged.
