@@ -153,11 +153,12 @@ async fn when_three_recordings_in_a_row_are_rejected_the_provider_is_to_blame() 
     scene.fake.wait_for_requests(6).await;
     scene.fake.release();
     until_open(&tree).await;
-    let mut used = 0;
+    let mut blamed = 0;
     for recording_id in 1..=6 {
-        used += scene.task(recording_id).await.attempts;
+        // Those two may have been tried again before the third failed.
+        blamed += usize::from(scene.task(recording_id).await.attempts > 0);
     }
-    assert_eq!(used, 2, "only the two before the third seemed to be to blame");
+    assert_eq!(blamed, 2, "only the two before the third seemed to be to blame");
     scene.fake.recover();
     let counts = scene.database.wait_until_settled(&tree).await;
     assert_eq!(counts.completed, 6);
