@@ -1,6 +1,9 @@
 //! What the actors need from the outside, in the domain's words. Adapters implement these traits;
 //! the actors know nothing else of a database or a provider.
 
+pub mod inspector;
+pub mod operator;
+
 use std::time::Duration;
 
 use async_trait::async_trait;
