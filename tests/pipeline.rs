@@ -5,6 +5,7 @@ mod database_faults;
 mod edits;
 mod finding_work;
 mod leases;
+mod own_faults;
 mod provider_faults;
 mod scene;
 mod shutdown;
