@@ -6,7 +6,7 @@ mod edits;
 mod finding_work;
 mod leases;
 mod provider_faults;
-mod scene;
+pub mod scene;
 mod shutdown;
 mod watched;
 
