@@ -1,6 +1,7 @@
 //! `verify`: finds each violation that is made by hand, and nothing in a healthy database.
 
-use embedding_recovery::domain::chunking::chunk;
+mod contents;
+
 use embedding_recovery::postgres::{JobRequest, Selection};
 
 use super::reembed::{claim_next, embed_next, re_embedding};
@@ -228,39 +229,6 @@ async fn a_job_that_counts_other_tasks_than_it_has_is_found() {
         from embedding_jobs where id = '{job}'");
     let detail = format!("job {job} counts 1 tasks, 1 completed, 0 dead letters");
     found(&database, &breaking, JOBS, &detail).await;
-}
-
-#[tokio::test]
-async fn chunks_that_are_not_those_of_their_transcript_are_found() {
-    let database = database().await;
-    database.import(&[crate::harness::calls::call(1, 3)]).await;
-    let task = claim_one(&database).await;
-    let recording = database.store.load(&task.key).await.unwrap().recording;
-    let chunks = chunk(&recording);
-    let texts: Vec<String> = chunks.iter().map(|chunk| chunk.embedded_text(&recording)).collect();
-    let texts: Vec<&str> = texts.iter().map(String::as_str).collect();
-    let attempt = Attempt::begin(&database, task, &texts).await.unwrap();
-    attempt.insert(&database, &rows(&texts)).await.unwrap();
-    assert_eq!(attempt.complete(&database).await, Ok(Completion::Completed));
-    database.assert_sound().await;
-    let contents = async || {
-        let violations = database.store.verify().await.unwrap().violations;
-        let contents = violations.into_iter().find(|violation| violation.invariant == CONTENTS);
-        contents.map(|violation| (violation.recording_id, violation.detail))
-    };
-    let swapped = "update transcript_chunks set chunk_index = chunk_index + 10;
-        update transcript_chunks set chunk_index = case chunk_index when 11 then 2 when 12 then 1 else 0 end";
-    let other = "chunk 1 is not that of the transcript".to_owned();
-    database.execute(swapped).await;
-    assert_eq!(contents().await, Some((1, other)));
-    database.execute("delete from transcript_chunks where chunk_index = 2").await;
-    let fewer = "2 chunks, and the transcript makes 3".to_owned();
-    assert_eq!(contents().await, Some((1, fewer)));
-    // An edit is under way: the set is of the transcript before it.
-    database.execute("update fathom_transcripts set edited_text = 'other words'").await;
-    assert_eq!(contents().await, None);
-    database.execute("delete from fathom_transcripts").await;
-    assert_eq!(contents().await, None);
 }
 
 #[tokio::test]

@@ -15,7 +15,9 @@ use super::watcher::Watcher;
 use crate::fakes::openai::{FakeOpenAi, Reply};
 use crate::harness::calls::{call, key};
 use crate::harness::eventually;
-use crate::pipeline::scene::{DIMENSIONS, INPUTS_MAX, READ_TIMEOUT, Scene, embedder, is_turn};
+use crate::pipeline::scene::{
+    DIMENSIONS, INPUTS_MAX, READ_TIMEOUT, Scene, embedder, is_call, is_turn,
+};
 
 /// Of the call that most scenarios are about: three requests.
 const CHUNKS: usize = 3 * INPUTS_MAX;
@@ -102,10 +104,20 @@ async fn matters(
     assert!(expected, "without {protection:?}: {complaint}? {complaints:?}");
 }
 
-/// A slow worker loses its lease, and its answer comes while the next holder is further on.
+/// A slow worker loses its lease, and its answers come while the next holder is further on.
 async fn a_lease_changes_hands(off: Option<Protection>) -> Vec<String> {
+    slow_and_quick(off, Reply::Normal).await
+}
+
+/// As before, but the slow worker's answers are refusals: to it, the recording is to blame.
+async fn a_late_worker_is_refused(off: Option<Protection>) -> Vec<String> {
+    slow_and_quick(off, Reply::error(400, "invalid_input", "This input is refused")).await
+}
+
+async fn slow_and_quick(off: Option<Protection>, late: Reply) -> Vec<String> {
     let stage = Stage::new(off).await;
     stage.scene.database.import(&[call(1, CHUNKS)]).await;
+    stage.scene.fake.on(is_call(1), late);
     stage.scene.fake.hold();
     let mut slow = stage.settings(&stage.scene.fake);
     slow.recordings_max = 1;
@@ -176,6 +188,12 @@ async fn the_provider_is_down(off: Option<Protection>) -> Vec<String> {
 async fn without_the_fence_a_worker_that_lost_its_lease_buys_what_the_next_one_stored() {
     let complaint = "after it was seen stored";
     matters(Protection::Fence, a_lease_changes_hands, complaint).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn without_the_fence_a_worker_that_lost_its_lease_buries_what_the_next_one_works_on() {
+    let complaint = "an attempt is used or a dead letter made for chunk_refused";
+    matters(Protection::Fence, a_late_worker_is_refused, complaint).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
