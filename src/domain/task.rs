@@ -97,6 +97,19 @@ pub const RELEASES_MAX: u32 = 20;
 /// A task over which this many workers died while it was alone is not tried again by itself.
 pub const CRASHES_ALONE_MAX: u32 = 2;
 
+/// Classes of failures ([`Failure::class`]) that are nobody's fault in the queue: [`settle`] gives the
+/// task back, until it was given back too often.
+pub const BLAMELESS_CLASSES: [&str; 8] = [
+    "rate_limited",
+    "quota_exhausted",
+    "key_refused",
+    "provider_unavailable",
+    "bad_answer",
+    "collision",
+    "database_unavailable",
+    "shutdown",
+];
+
 /// Decides what becomes of `task` after `failure`. `jitter` in 0..=1 stretches a retry's delay.
 pub fn settle(task: &Task, failure: &Failure, policy: &RetryPolicy, jitter: f64) -> Settlement {
     match failure.fault() {
@@ -191,6 +204,7 @@ mod tests {
                 && failure != Failure::StatementTimeout
                 || failure == Failure::Shutdown;
             assert_eq!(uses_attempt, !innocent, "{failure:?}");
+            assert_eq!(BLAMELESS_CLASSES.contains(&failure.class()), innocent, "{failure:?}");
         }
     }
 

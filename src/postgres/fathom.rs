@@ -1,7 +1,7 @@
 //! `fathom_calls` and `fathom_transcripts`: the sources, read by an attempt.
 
 use futures::TryStreamExt;
-use sqlx::PgPool;
+use sqlx::{PgConnection, PgPool};
 
 use crate::domain::failure::Failure;
 use crate::domain::recording::{
@@ -18,6 +18,16 @@ pub(super) async fn load(pool: &PgPool, key: &RecordingKey) -> Result<Source, Fa
     let mut snapshot =
         pool.begin_with("begin transaction isolation level repeatable read read only").await?;
     super::be_patient(&mut snapshot).await?;
+    let source = read(&mut snapshot, key).await?;
+    snapshot.commit().await?;
+    Ok(source)
+}
+
+/// Reads a recording, and its digest, within a snapshot.
+pub(super) async fn read(
+    snapshot: &mut PgConnection,
+    key: &RecordingKey,
+) -> Result<Source, Failure> {
     let call = sqlx::query!(
         r#"select c.title, c.created_at, s.segments as "segments!", s.bytes as "bytes!"
            from fathom_calls c, lateral (
@@ -65,7 +75,6 @@ pub(super) async fn load(pool: &PgPool, key: &RecordingKey) -> Result<Source, Fa
     .fetch(&mut *snapshot)
     .try_collect::<Vec<_>>()
     .await?;
-    snapshot.commit().await?;
     let recording = Recording {
         key: key.clone(),
         title: call.title,

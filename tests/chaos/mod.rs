@@ -3,6 +3,7 @@
 
 mod checker;
 mod faults;
+mod sabotage;
 mod town;
 mod watcher;
 
@@ -11,15 +12,17 @@ use std::time::{Duration, Instant};
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 
-use checker::check;
+use checker::Evidence;
 use faults::Fault;
 use town::Town;
-use watcher::Watcher;
+use watcher::{Sightings, Watcher};
 
 /// Recordings of a run.
 const RECORDINGS: usize = 50;
 /// Length of the run that every change must pass.
-const STORM: Duration = Duration::from_secs(60);
+const STORM: Duration = Duration::from_secs(120);
+/// A request that a slow network carried was sent at most this much before it came.
+const NETWORK: Duration = Duration::from_secs(3);
 
 fn from_environment(name: &str) -> Option<u64> {
     std::env::var(name).ok().map(|text| text.parse().unwrap_or_else(|_| panic!("{name}={text}")))
@@ -57,4 +60,28 @@ async fn a_day_of_drawn_faults_loses_nothing_pays_nothing_twice_and_blames_nothi
     let ended_badly = town.stop().await;
     let sightings = watcher.stop().await;
     check(&town, &sightings, &ended_badly).await;
+}
+
+/// Fails with everything that does not hold.
+async fn check(town: &Town, sightings: &Sightings, ended_badly: &[Option<i32>]) {
+    let evidence = Evidence {
+        database_url: town.database_url(),
+        sightings,
+        purchases: &town.api.purchases(),
+        network: NETWORK,
+        awakenings: &town.awakenings,
+        // Nothing is the recordings' own fault: only workers that died or stood still count.
+        own_faults: &["lease_expired", "stalled"],
+    };
+    println!("{}", evidence.summary().await);
+    let mut wrong = evidence.complaints().await;
+    for code in ended_badly {
+        wrong.push(format!("a replica that was told to stop ended with {code:?}"));
+    }
+    if !wrong.is_empty() {
+        let log = town.log();
+        let tail: Vec<&str> = log.lines().rev().take(40).collect();
+        let tail: Vec<&str> = tail.into_iter().rev().collect();
+        panic!("does not hold:\n- {}\nlog:\n{}", wrong.join("\n- "), tail.join("\n"));
+    }
 }

@@ -8,6 +8,8 @@ use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use uuid::Uuid;
 
+use crate::harness::within_deadline;
+
 /// Between two looks.
 const PERIOD: Duration = Duration::from_millis(250);
 
@@ -33,13 +35,24 @@ pub struct Sightings {
 
 pub struct Watcher {
     stop: watch::Sender<bool>,
+    looks: watch::Receiver<u32>,
     watching: JoinHandle<Sightings>,
 }
 
 impl Watcher {
     pub fn start(url: &str) -> Self {
         let (stop, stopped) = watch::channel(false);
-        Self { stop, watching: tokio::spawn(look_until(url.to_owned(), stopped)) }
+        let (looked, looks) = watch::channel(0);
+        let watching = tokio::spawn(look_until(url.to_owned(), stopped, looked));
+        Self { stop, looks, watching }
+    }
+
+    /// Waits for a look that began after this call.
+    pub async fn look(&self) {
+        let mut looks = self.looks.clone();
+        // The next one to end may be under way.
+        let enough = *looks.borrow() + 2;
+        within_deadline("a look", looks.wait_for(|looks| *looks >= enough)).await.unwrap();
     }
 
     pub async fn stop(self) -> Sightings {
@@ -48,12 +61,17 @@ impl Watcher {
     }
 }
 
-async fn look_until(url: String, stopped: watch::Receiver<bool>) -> Sightings {
+async fn look_until(
+    url: String,
+    stopped: watch::Receiver<bool>,
+    looked: watch::Sender<u32>,
+) -> Sightings {
     let mut sightings = Sightings::default();
     while !*stopped.borrow() {
         // The server goes down in the storm; then nobody sees anything.
         if let Ok(mut connection) = PgConnection::connect(&url).await {
             while !*stopped.borrow() && look(&mut connection, &mut sightings).await.is_ok() {
+                looked.send_replace(sightings.looks);
                 tokio::time::sleep(PERIOD).await;
             }
         }

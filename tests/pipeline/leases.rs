@@ -3,8 +3,6 @@
 use std::time::Duration;
 
 use embedding_recovery::domain::failure::Failure;
-use embedding_recovery::domain::task::{Lease, Settlement};
-use embedding_recovery::ports::Store;
 use uuid::Uuid;
 
 use super::scene::{DIMENSIONS, INPUTS_MAX, READ_TIMEOUT, Scene, embedder};
@@ -15,21 +13,6 @@ use crate::harness::eventually;
 use crate::harness::service::settings;
 
 impl Scene {
-    /// Ends the one lease there is as another process would: its task is pending again.
-    async fn take_lease_away(&self) {
-        let (task_id, attempt_id, token): (Uuid, Uuid, Uuid) = sqlx::query_as(
-            "select q.id, a.id, q.lease_token from embedding_queue q
-             join embedding_attempts a on a.task_id = q.id and a.outcome is null",
-        )
-        .fetch_one(&self.database.pool)
-        .await
-        .unwrap();
-        let lease = Lease { task_id, attempt_id, token };
-        let settlement = Settlement::Release { counted: false };
-        let store = &self.database.store;
-        assert!(store.settle(&lease, &Failure::Shutdown, &settlement).await.unwrap());
-    }
-
     async fn completed_by(&self, worker: Uuid) -> bool {
         let by: Uuid = sqlx::query_scalar(
             "select worker_id from embedding_attempts where outcome = 'completed'",

@@ -5,8 +5,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use embedding_recovery::actors::{Tree, TreeSettings};
+use embedding_recovery::domain::failure::Failure;
 use embedding_recovery::domain::retry::RetryPolicy;
+use embedding_recovery::domain::task::{Lease, Settlement};
 use embedding_recovery::embedders::openai::{OpenAiEmbedder, OpenAiSettings, PROBE_TEXT};
+use embedding_recovery::ports::Store;
+use uuid::Uuid;
 
 use crate::fakes::embedder::FaultyEmbedder;
 use crate::fakes::openai::{FakeOpenAi, hash_of};
@@ -138,6 +142,21 @@ impl Scene {
     /// A query that counts for one recording.
     pub async fn count(&self, query: &'static str, recording_id: i64) -> i64 {
         sqlx::query_scalar(query).bind(recording_id).fetch_one(&self.database.pool).await.unwrap()
+    }
+
+    /// Ends the one lease there is as another process would: its task is pending again.
+    pub async fn take_lease_away(&self) {
+        let (task_id, attempt_id, token): (Uuid, Uuid, Uuid) = sqlx::query_as(
+            "select q.id, a.id, q.lease_token from embedding_queue q
+             join embedding_attempts a on a.task_id = q.id and a.outcome is null",
+        )
+        .fetch_one(&self.database.pool)
+        .await
+        .unwrap();
+        let lease = Lease { task_id, attempt_id, token };
+        let settlement = Settlement::Release { counted: false };
+        let store = &self.database.store;
+        assert!(store.settle(&lease, &Failure::Shutdown, &settlement).await.unwrap());
     }
 
     /// How many chunks were bought; asserts that none was bought twice.

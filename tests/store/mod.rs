@@ -30,6 +30,7 @@ use embedding_recovery::ports::{
     ChunkRow, ChunkSet, ChunkSetRequest, ClaimOf, Completion, Destination, ImportedRecording,
     ImportedSegment, Model, Source, Store, Work,
 };
+use embedding_recovery::postgres::Violation;
 use sha2::{Digest, Sha256};
 use sqlx::AssertSqlSafe;
 use uuid::Uuid;
@@ -38,6 +39,8 @@ use crate::harness::TestDatabase;
 use crate::harness::calls::key;
 use crate::harness::service::MODEL;
 
+/// What `verify` calls a set whose chunks are not those of its transcript.
+const CONTENTS: &str = "a set's chunks are those of its transcript";
 const LEASE: Duration = Duration::from_secs(600);
 
 /// A migrated database whose model is registered; no index, so that any vector can be stored.
@@ -255,6 +258,18 @@ async fn status(database: &TestDatabase, recording_id: i64) -> String {
         ),
     )
     .await
+}
+
+/// What `verify` finds. Most chunks of these tests are made up, so they are not those of their
+/// transcripts.
+async fn violations(database: &TestDatabase) -> Vec<Violation> {
+    let mut violations = database.store.verify().await.unwrap().violations;
+    violations.retain(|violation| violation.invariant != CONTENTS);
+    violations
+}
+
+async fn assert_sound(database: &TestDatabase) {
+    assert_eq!(violations(database).await, [], "invariants are violated");
 }
 
 fn user_key(user_id: &str, recording_id: i64) -> RecordingKey {

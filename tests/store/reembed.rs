@@ -238,7 +238,7 @@ async fn a_cancelled_re_embedding_leaves_nothing_behind_and_search_as_it_was() {
     for recording in 1..=3 {
         assert_eq!(searchable(&database, recording).await, ["old a", "old b"]);
     }
-    database.assert_sound().await;
+    assert_sound(&database).await;
     assert!(!database.store.swap_models(NEXT, true).await.unwrap());
     assert_eq!(progress(&database).await.state, ModelState::Retired { replaced: false });
     // It may begin anew, and a service that asks for it meanwhile is refused.
@@ -248,6 +248,6 @@ async fn a_cancelled_re_embedding_leaves_nothing_behind_and_search_as_it_was() {
         "{refused}"
     );
     database.store.begin_reembedding(&next_model()).await.unwrap();
-    database.assert_sound().await;
+    assert_sound(&database).await;
     assert_eq!(database.store.reconcile(&next_model(), 10).await, Ok(3));
 }

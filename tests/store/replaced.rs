@@ -42,7 +42,7 @@ async fn search_stays_on_the_old_model_until_every_recording_has_the_new_one() {
     assert_eq!(progress(&database).await.state, ModelState::Current);
     let replaced = database.store.use_model(&model()).await.unwrap_err();
     assert!(matches!(replaced, ModelError::Replaced { .. }), "{replaced}");
-    database.assert_sound().await;
+    assert_sound(&database).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -81,7 +81,7 @@ async fn every_reader_sees_all_recordings_of_one_model_at_any_instant() {
         assert_eq!(reader.await.unwrap(), ["test-model 40", "next-model 40"]);
     }
     assert_eq!(number(&database, "select count(*) from transcript_chunks").await, 40);
-    database.assert_sound().await;
+    assert_sound(&database).await;
 }
 
 #[tokio::test]
@@ -101,7 +101,7 @@ async fn an_edit_reaches_both_models_and_search_never_goes_back_to_an_older_tran
     embed_next(&database, tasks, &["new edited"]).await;
     assert!(database.store.swap_models(NEXT, false).await.unwrap());
     assert_eq!(searchable(&database, 1).await, ["new edited"]);
-    database.assert_sound().await;
+    assert_sound(&database).await;
 }
 
 #[tokio::test]
@@ -130,7 +130,7 @@ async fn a_worker_of_the_old_model_is_fenced_off_and_its_task_goes_on_with_the_n
     let again = Attempt::open_for(NEXT, &database, task, source, &NEW).await.unwrap();
     assert!(again.set.current);
     assert_eq!(again.complete(&database).await, Ok(Completion::Completed));
-    database.assert_sound().await;
+    assert_sound(&database).await;
 }
 
 #[tokio::test]
@@ -144,7 +144,7 @@ async fn where_a_recording_waits_for_both_models_one_task_is_left_and_its_job_wa
     let old = claim(&database, ClaimOf::Healthy(3)).await;
     bury(&database, old.iter().find(|task| task.key == key(3)).unwrap()).await;
     let held = claim_next(&database, 3).await;
-    database.assert_sound().await;
+    assert_sound(&database).await;
     let third = held.iter().filter(|task| task.key == key(3)).cloned().collect();
     embed_next(&database, third, &NEW).await;
     assert!(database.store.swap_models(NEXT, false).await.unwrap());
@@ -160,7 +160,7 @@ async fn where_a_recording_waits_for_both_models_one_task_is_left_and_its_job_wa
     assert_eq!(third.len(), 1);
     embed_next(&database, third, &NEW).await;
     assert_eq!(text(&database, progress).await, "3 3 0");
-    database.assert_sound().await;
+    assert_sound(&database).await;
 }
 
 #[tokio::test]
@@ -180,7 +180,7 @@ async fn dead_letters_of_the_next_model_hold_it_up_until_they_are_left_behind() 
     assert_eq!(searchable(&database, dead.key.recording_id).await, [""; 0]);
     let counts = database.store.task_counts_of(NEXT).await.unwrap();
     assert_eq!((counts.dead_letter, counts.open()), (1, 0));
-    database.assert_sound().await;
+    assert_sound(&database).await;
 }
 
 /// Holds the locks of a swap, flips the models, and commits once somebody waits for it.
@@ -253,7 +253,7 @@ async fn a_replaced_model_may_come_back() {
     finish(&database).await;
     while database.store.delete_dead_chunks(100).await.unwrap() > 0 {}
     database.store.begin_reembedding(&model()).await.unwrap();
-    database.assert_sound().await;
+    assert_sound(&database).await;
     assert_eq!(database.store.reconcile(&model(), 10).await, Ok(2));
     for task in claim(&database, ClaimOf::Healthy(10)).await {
         let attempt = Attempt::begin(&database, task, &["back"]).await.unwrap();
@@ -262,6 +262,6 @@ async fn a_replaced_model_may_come_back() {
     }
     assert!(database.store.swap_models(MODEL, false).await.unwrap());
     assert_eq!(searchable(&database, 2).await, ["back"]);
-    database.assert_sound().await;
+    assert_sound(&database).await;
     assert_eq!(database.store.use_model(&model()).await.unwrap().model, model());
 }

@@ -130,7 +130,7 @@ async fn a_recording_without_text_completes_with_an_empty_set() {
     assert_eq!(attempt.complete(&database).await, Ok(Completion::Completed));
     assert_eq!(searchable(&database, 1).await, [] as [&str; 0]);
     assert_eq!(database.store.reconcile(&model(), 10).await, Ok(0), "it is not missing");
-    database.assert_sound().await;
+    assert_sound(&database).await;
 }
 
 #[tokio::test]

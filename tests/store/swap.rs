@@ -54,7 +54,7 @@ async fn search_sees_one_whole_set_at_every_instant_of_many_reembeddings() {
         (old, new) = (old + seen.0, new + seen.1);
     }
     assert!(old > 10 && new > 10, "both were seen: {old} and {new}");
-    database.assert_sound().await;
+    assert_sound(&database).await;
 }
 
 #[tokio::test]
@@ -105,7 +105,7 @@ async fn an_edit_during_an_attempt_supersedes_it_without_using_it_up() {
     assert_eq!(searchable(&database, 1).await, OLD, "the old set stays until the new one is whole");
     embed(&database, &["y"]).await;
     assert_eq!(searchable(&database, 1).await, ["y"]);
-    database.assert_sound().await;
+    assert_sound(&database).await;
 }
 
 #[tokio::test]

@@ -1,5 +1,9 @@
 //! `verify`: finds each violation that is made by hand, and nothing in a healthy database.
 
+mod contents;
+
+use embedding_recovery::postgres::{JobRequest, Selection};
+
 use super::reembed::{claim_next, embed_next, re_embedding};
 use super::*;
 
@@ -7,6 +11,10 @@ const LEGAL: &str = "a task is in exactly one legal state";
 const ONE_LEASE: &str = "a recording is worked on under one lease";
 const ALL_THERE: &str = "a completed task's chunks are all there";
 const VECTORS: &str = "each chunk has a finite vector of the model's dimension";
+const JOBS: &str = "a job's counts are those of its tasks";
+const HISTORY: &str = "a task's attempts are those of its history";
+const JUST: &str = "an attempt is used up only by the recording's fault or a dead worker";
+const UNDER_WAY: &str = "an attempt under way is a leased task's only one";
 const DEAD: &str = "dead sets are deleted within the hour";
 
 /// Two embedded recordings, and one in each other state.
@@ -26,7 +34,7 @@ async fn healthy() -> TestDatabase {
 /// Breaks what the constraints would keep, and expects `verify` to name it.
 async fn found(database: &TestDatabase, breaking: &str, invariant: &str, detail: &str) {
     database.execute(breaking).await;
-    let violations = database.store.verify().await.unwrap().violations;
+    let violations = violations(database).await;
     let first = violations.first().unwrap_or_else(|| panic!("not found: {breaking}"));
     assert_eq!((first.invariant, first.detail.as_str()), (invariant, detail), "{breaking}");
     assert_eq!((first.user_id.as_str(), first.recording_id), ("alice", 1), "{breaking}");
@@ -36,8 +44,8 @@ async fn found(database: &TestDatabase, breaking: &str, invariant: &str, detail:
 #[tokio::test]
 async fn a_healthy_database_has_no_violation_and_is_counted() {
     let database = healthy().await;
+    assert_sound(&database).await;
     let report = database.store.verify().await.unwrap();
-    assert_eq!(report.violations, []);
     let tasks = report.tasks;
     assert_eq!((tasks.pending, tasks.processing, tasks.completed), (1, 1, 3));
     assert_eq!((tasks.failed, tasks.dead_letter), (0, 1));
@@ -73,7 +81,7 @@ async fn a_task_in_no_legal_state_is_found() {
         found(&database, &breaking, LEGAL, detail).await;
         database.execute(heal).await;
     }
-    database.assert_sound().await;
+    assert_sound(&database).await;
 }
 
 #[tokio::test]
@@ -84,7 +92,7 @@ async fn two_live_leases_on_one_recording_are_found() {
     let breaking = format!("drop index embedding_queue_open_key; {lease}; {lease}");
     found(&database, &breaking, ONE_LEASE, "2 live leases").await;
     database.execute("update embedding_queue set lease_expires_at = now() where recording_id = 1 and status = 'processing'").await;
-    database.assert_sound().await;
+    assert_sound(&database).await;
 }
 
 #[tokio::test]
@@ -95,7 +103,7 @@ async fn a_completed_task_without_a_set_is_found_unless_it_is_asked_for_again() 
     database
         .execute("insert into embedding_queue (user_id, recording_id) values ('alice', 1)")
         .await;
-    database.assert_sound().await;
+    assert_sound(&database).await;
 }
 
 #[tokio::test]
@@ -150,7 +158,7 @@ async fn what_is_wrong_with_the_next_model_is_found_too() {
     let database = re_embedding(1).await;
     let tasks = claim_next(&database, 1).await;
     embed_next(&database, tasks, &["new"]).await;
-    database.assert_sound().await;
+    assert_sound(&database).await;
     let breaking =
         "update transcript_chunks set embedding = '[1,2]' where embedding_model = 'next-model'";
     found(&database, breaking, VECTORS, "chunk 0 has 2 dimensions, not 3").await;
@@ -159,11 +167,76 @@ async fn what_is_wrong_with_the_next_model_is_found_too() {
 }
 
 #[tokio::test]
+async fn attempts_that_do_not_follow_from_their_history_are_found() {
+    let database = healthy().await;
+    let third = "insert into embedding_attempts (task_id, user_id, recording_id, worker_id, number, started_at, ended_at, outcome, failure_class)
+        select id, user_id, recording_id, gen_random_uuid(), 3, now() + interval '1 min', now(), 'retry', 'panicked' from embedding_queue
+        where recording_id = 1;
+        update embedding_queue set attempts = 3 where recording_id = 1";
+    for (breaking, detail) in [
+        ("update embedding_queue set attempts = 2 where recording_id = 1", "2 are counted, not 1"),
+        (
+            "update embedding_attempts set outcome = 'superseded' where recording_id = 1",
+            "1 are counted, not 0",
+        ),
+        (third, "2 are counted, not 1"),
+    ] {
+        found(&healthy().await, breaking, HISTORY, detail).await;
+    }
+    // A dead letter that was brought back counts anew.
+    let keys = Selection::Recordings(vec![key(3)]);
+    let request = JobRequest { selection: keys, user_id: None, priority: 0 };
+    database.store.enqueue(&request).await.unwrap();
+    assert_sound(&database).await;
+    database.execute("update embedding_queue set attempts = 1 where recording_id = 3").await;
+    assert_eq!(violations(&database).await[0].detail, "1 are counted, not 0");
+}
+
+#[tokio::test]
+async fn attempts_used_up_by_others_faults_or_given_back_for_their_own_are_found() {
+    for (breaking, detail) in [
+        (
+            "update embedding_attempts set outcome = 'retry', failure_class = 'rate_limited' where recording_id = 1",
+            "attempt 1 ended as retry for rate_limited",
+        ),
+        (
+            "update embedding_attempts set outcome = 'released', failure_class = 'panicked' where recording_id = 1;
+             update embedding_queue set attempts = 0 where recording_id = 1",
+            "attempt 1 ended as released for panicked",
+        ),
+    ] {
+        found(&healthy().await, breaking, JUST, detail).await;
+    }
+}
+
+#[tokio::test]
+async fn an_attempt_that_was_left_open_is_found() {
+    let breaking =
+        "update embedding_attempts set outcome = null, ended_at = null where recording_id = 1";
+    found(&healthy().await, breaking, UNDER_WAY, "1 attempts are open while the task is completed")
+        .await;
+}
+
+#[tokio::test]
+async fn a_job_that_counts_other_tasks_than_it_has_is_found() {
+    let database = healthy().await;
+    let keys = Selection::Recordings(vec![key(1)]);
+    let request = JobRequest { selection: keys, user_id: None, priority: 0 };
+    let job = database.store.enqueue(&request).await.unwrap().job_id;
+    assert_sound(&database).await;
+    let breaking = format!("create or replace view embedding_job_progress as
+        select id as job_id, created_at, requested_by, 1::bigint as tasks, 1::bigint as completed, 0::bigint as dead_letter
+        from embedding_jobs where id = '{job}'");
+    let detail = format!("job {job} counts 1 tasks, 1 completed, 0 dead letters");
+    found(&database, &breaking, JOBS, &detail).await;
+}
+
+#[tokio::test]
 async fn a_dead_set_past_its_time_is_found_and_a_fresh_one_is_not() {
     let database = database().await;
     import_and_embed(&database, 1, &["one", "two"]).await;
     import_and_embed(&database, 1, &["edited"]).await;
-    database.assert_sound().await;
+    assert_sound(&database).await;
     let breaking = "update chunk_sets set died_at = now() - interval '61 min' where state = 'dead' and recording_id = 1";
     found(&database, breaking, DEAD, "a dead set still has 2 chunks").await;
 }
