@@ -1,7 +1,6 @@
 //! Checks the invariants against what is really stored.
 
-use sqlx::{PgConnection, PgPool};
-
+use super::connection::{Pool, Session};
 use super::embedding_queue;
 use crate::domain::failure::Failure;
 use crate::ports::TaskCounts;
@@ -39,7 +38,7 @@ pub const VIOLATIONS_MAX: i64 = 100;
 const STATEMENT_TIMEOUT: &str = "30min";
 
 /// Runs every check in one snapshot.
-pub(super) async fn verify(pool: &PgPool) -> Result<Report, Failure> {
+pub(super) async fn verify(pool: &Pool) -> Result<Report, Failure> {
     let mut snapshot =
         pool.begin_with("begin transaction isolation level repeatable read read only").await?;
     sqlx::query!("select set_config('statement_timeout', $1, true)", STATEMENT_TIMEOUT)
@@ -68,7 +67,7 @@ pub(super) async fn verify(pool: &PgPool) -> Result<Report, Failure> {
     })
 }
 
-async fn illegal_tasks(connection: &mut PgConnection) -> Result<Vec<Violation>, Failure> {
+async fn illegal_tasks(connection: &mut Session) -> Result<Vec<Violation>, Failure> {
     let rows = sqlx::query!(
         "select user_id, recording_id, status, attempts, max_attempts from embedding_queue
          where status not in ('pending', 'processing', 'completed', 'failed', 'dead_letter')
@@ -93,7 +92,7 @@ async fn illegal_tasks(connection: &mut PgConnection) -> Result<Vec<Violation>, 
     Ok(rows)
 }
 
-async fn double_leases(connection: &mut PgConnection) -> Result<Vec<Violation>, Failure> {
+async fn double_leases(connection: &mut Session) -> Result<Vec<Violation>, Failure> {
     let rows = sqlx::query!(
         r#"select user_id, recording_id, count(*) as "leases!" from embedding_queue
            where status = 'processing' and lease_expires_at > clock_timestamp()
@@ -112,7 +111,7 @@ async fn double_leases(connection: &mut PgConnection) -> Result<Vec<Violation>, 
     Ok(rows)
 }
 
-async fn completed_without_set(connection: &mut PgConnection) -> Result<Vec<Violation>, Failure> {
+async fn completed_without_set(connection: &mut Session) -> Result<Vec<Violation>, Failure> {
     let rows = sqlx::query!(
         "select distinct c.user_id, c.recording_id
          from embedding_models m
@@ -143,7 +142,7 @@ async fn completed_without_set(connection: &mut PgConnection) -> Result<Vec<Viol
     Ok(rows)
 }
 
-async fn incomplete_sets(connection: &mut PgConnection) -> Result<Vec<Violation>, Failure> {
+async fn incomplete_sets(connection: &mut Session) -> Result<Vec<Violation>, Failure> {
     let rows = sqlx::query!(
         r#"select s.user_id, s.recording_id, s.chunks_expected, count(c.id) as "stored!"
            from chunk_sets s
@@ -167,7 +166,7 @@ async fn incomplete_sets(connection: &mut PgConnection) -> Result<Vec<Violation>
     Ok(rows)
 }
 
-async fn bad_vectors(connection: &mut PgConnection) -> Result<Vec<Violation>, Failure> {
+async fn bad_vectors(connection: &mut Session) -> Result<Vec<Violation>, Failure> {
     let rows = sqlx::query!(
         r#"select c.user_id, c.recording_id, c.chunk_index, m.dimensions,
                   vector_dims(c.embedding) as "found?"
@@ -197,7 +196,7 @@ async fn bad_vectors(connection: &mut PgConnection) -> Result<Vec<Violation>, Fa
     Ok(rows)
 }
 
-async fn old_dead_sets(connection: &mut PgConnection) -> Result<Vec<Violation>, Failure> {
+async fn old_dead_sets(connection: &mut Session) -> Result<Vec<Violation>, Failure> {
     let rows = sqlx::query!(
         r#"select s.user_id, s.recording_id, count(c.id) as "chunks!"
            from chunk_sets s left join transcript_chunks c on c.chunk_set_id = s.id
