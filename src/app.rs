@@ -50,6 +50,13 @@ impl Database {
         let store = PgStore::connect(url, args.database_connections)
             .await
             .context("cannot connect to the database (--database-url, DATABASE_URL)")?;
+        // The program's own has nothing in between.
+        let store = match args.admin_url().filter(|_| embedded.is_none()) {
+            Some(url) => store
+                .with_admin_url(url)
+                .context("cannot use EMBEDDING_RECOVERY_ADMIN_DATABASE_URL")?,
+            None => store,
+        };
         Ok(Self { store, embedded })
     }
 

@@ -33,6 +33,17 @@ pub struct DatabaseArgs {
     #[arg(long, env = "DATABASE_URL", hide_env_values = true, value_name = "URL", global = true)]
     database_url: Option<String>,
 
+    /// Straight to the server, for migrations and index builds, where --database-url is a
+    /// transaction pooler's
+    #[arg(
+        long,
+        env = "EMBEDDING_RECOVERY_ADMIN_DATABASE_URL",
+        hide_env_values = true,
+        value_name = "URL",
+        global = true
+    )]
+    admin_database_url: Option<String>,
+
     /// Where the program's own Postgres keeps its data [default: root:
     /// `/var/lib/embedding-recovery`; others: `~/.local/share/embedding-recovery`]
     #[arg(long, env = "EMBEDDING_RECOVERY_DATA_DIR", value_name = "DIR", global = true)]
@@ -58,5 +69,10 @@ impl DatabaseArgs {
     /// The user's database, `None` for the program's own. An empty variable counts as none.
     pub fn url(&self) -> Option<&str> {
         self.database_url.as_deref().filter(|url| !url.is_empty())
+    }
+
+    /// The way straight to the user's database, where one was given. An empty variable counts as none.
+    pub fn admin_url(&self) -> Option<&str> {
+        self.admin_database_url.as_deref().filter(|url| !url.is_empty())
     }
 }

@@ -19,7 +19,8 @@ use crate::ports::{Model, Store};
 pub const RECONCILE_ROWS_MAX: u32 = 500;
 /// Such statements in one tick: the next tick goes on.
 const RECONCILE_PAGES_MAX: u32 = 20;
-/// After notifications broke off, until they are asked for again. Ticks poll meanwhile.
+/// After notifications broke off, until they are asked for again, and between polls meanwhile: how late
+/// a task is found through a pooler that passes none.
 const LISTEN_AGAIN: Duration = Duration::from_secs(5);
 /// The longest time to a tick that could not be computed.
 const TICK_AGAIN: Duration = Duration::from_secs(10);
@@ -154,21 +155,34 @@ impl SchedulerState {
     }
 }
 
-/// Turns notifications into messages, one for however many came at once, and looks once after
-/// each reconnection, since something may have been missed.
+/// Turns notifications into messages, one for however many came at once. Where none pass it looks
+/// every [`LISTEN_AGAIN`] instead, and after a break once, since something may have been missed.
 async fn listen(store: Arc<dyn Store>, scheduler: ActorRef<SchedulerMessage>) {
+    let mut told = None;
     loop {
         let (ready, mut notified) = mpsc::channel(1);
         let forward = async {
+            let mut listened = false;
             while notified.recv().await.is_some() {
+                listened = true;
                 if scheduler.cast(SchedulerMessage::Notified).is_err() {
-                    return;
+                    break;
                 }
             }
+            listened
         };
-        let (result, ()) = tokio::join!(store.listen(ready), forward);
-        if let Err(failure) = result {
-            tracing::warn!(error = %failure, "no notifications from the database; polling by the schedule");
+        let (result, listened) = tokio::join!(store.listen(ready), forward);
+        if listened {
+            told = None;
+        }
+        if let Err(failure) = result
+            && told.as_ref() != Some(&failure)
+        {
+            tracing::warn!(
+                error = %failure,
+                "no notifications from the database; polling every {} s", LISTEN_AGAIN.as_secs()
+            );
+            told = Some(failure);
         }
         tokio::time::sleep(LISTEN_AGAIN).await;
         if scheduler.cast(SchedulerMessage::Notified).is_err() {

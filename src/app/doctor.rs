@@ -14,7 +14,7 @@ use crate::embedded::{Outlook, Programs, SearchPlaces};
 use crate::embedders::local;
 use crate::embedders::openai::{Learnt, OpenAiEmbedder};
 use crate::ports::{Embedder, Model};
-use crate::postgres::{Checkup, CheckupError, DatabaseFacts, StoredModel};
+use crate::postgres::{Checkup, ConnectError, DatabaseFacts, StoredModel};
 
 /// Where a setting is explained.
 const REFERENCE: &str = "`embedding-recovery config --markdown` has every setting";
@@ -43,7 +43,7 @@ pub async fn examine(database: &DatabaseArgs, embedder: &EmbedderArgs) -> Vec<Fi
 
 /// Judges what a database said, and returns the model that is stored in it.
 fn judge(
-    looked: Result<DatabaseFacts, CheckupError>,
+    looked: Result<DatabaseFacts, ConnectError>,
     args: &DatabaseArgs,
     findings: &mut Vec<Finding>,
 ) -> Option<StoredModel> {
@@ -51,11 +51,14 @@ fn judge(
         Ok(facts) => facts,
         Err(error) => {
             let way_out = match error {
-                CheckupError::StartupParameter(_) => {
-                    "give a URL that goes straight to the server, or set in pgbouncer.ini: \
-                     ignore_startup_parameters = extra_float_digits, and pool_mode = session"
+                ConnectError::StartupParameter(_) => {
+                    "take `options` out of the URL and PGOPTIONS out of the environment: `alter role \
+                     ... set` sets the same"
                 }
-                CheckupError::Silent | CheckupError::Database(_) => {
+                ConnectError::StatementPooling => {
+                    "set pool_mode = transaction or session for this database in pgbouncer.ini"
+                }
+                ConnectError::Silent | ConnectError::Database(_) => {
                     "check DATABASE_URL: host, port, database, role and password; whether the server \
                      runs; and whether its pg_hba.conf and firewall let this host in"
                 }
@@ -64,7 +67,11 @@ fn judge(
             return None;
         }
     };
-    findings.extend(judge_server(&facts.server, args.database_connections));
+    findings.extend(judge_server(
+        &facts.server,
+        args.database_connections,
+        args.admin_url().is_some(),
+    ));
     if let Some(mut schema) = facts.schema {
         schema.is_own = args.url().is_none();
         findings.extend(judge_schema(&schema));

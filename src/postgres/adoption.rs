@@ -1,7 +1,7 @@
 //! Adoption of tables that exist already: every way in which they do not fit, named before anything
 //! is changed.
 
-use sqlx::PgConnection;
+use super::connection::Session;
 
 /// Columns that must have this type where their table exists already. Missing ones are added,
 /// except those marked as needed: their values cannot be invented.
@@ -52,7 +52,7 @@ const EXPECTED: &[(&str, &str, &str, bool)] = &[
 ];
 
 /// Names each way in which tables that exist already do not fit.
-pub(super) async fn differences(connection: &mut PgConnection) -> Result<Vec<String>, sqlx::Error> {
+pub(super) async fn differences(connection: &mut Session) -> Result<Vec<String>, sqlx::Error> {
     let found: Vec<(String, String, String)> = sqlx::query!(
         r#"select table_name as "table!", column_name as "column!",
                   case when data_type = 'USER-DEFINED' then udt_name else data_type end as "type!"
@@ -91,7 +91,7 @@ pub(super) async fn differences(connection: &mut PgConnection) -> Result<Vec<Str
 /// Rules of an earlier system that rows of this program would break: a unique index makes an edited
 /// recording's new chunks, or a second task after a completed one, collide with the old; a check
 /// may not know a state; a column that must be filled is not; and rows are referred to by id.
-async fn foreign_rules(connection: &mut PgConnection) -> Result<Vec<String>, sqlx::Error> {
+async fn foreign_rules(connection: &mut Session) -> Result<Vec<String>, sqlx::Error> {
     sqlx::query_scalar!(
         r#"with written as (
                select oid, relname as name from pg_class
@@ -136,7 +136,7 @@ async fn foreign_rules(connection: &mut PgConnection) -> Result<Vec<String>, sql
 
 /// Rows that the keys and checks would refuse. Not checked queries: the tables may not exist.
 async fn unfit_rows(
-    connection: &mut PgConnection,
+    connection: &mut Session,
     found: &[(String, String, String)],
 ) -> Result<Vec<String>, sqlx::Error> {
     let mut differences = Vec::new();

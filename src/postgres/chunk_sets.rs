@@ -1,8 +1,8 @@
 //! `chunk_sets`: open or resume one, and the swap that makes it current.
 
-use sqlx::{PgConnection, PgPool};
 use uuid::Uuid;
 
+use super::connection::{Pool, Session};
 use crate::domain::failure::Failure;
 use crate::domain::recording::RecordingKey;
 use crate::domain::task::Lease;
@@ -11,7 +11,7 @@ use crate::ports::{ChunkSet, ChunkSetRequest, Completion, Work};
 /// Opens or resumes the building set of the request's fingerprint, and tells what it needs not
 /// buy: chunks that it holds, and chunks whose text another live set of the recording holds.
 pub(super) async fn open(
-    pool: &PgPool,
+    pool: &Pool,
     lease: &Lease,
     key: &RecordingKey,
     request: &ChunkSetRequest,
@@ -46,7 +46,7 @@ pub(super) async fn open(
 }
 
 async fn build(
-    connection: &mut PgConnection,
+    connection: &mut Session,
     key: &RecordingKey,
     request: &ChunkSetRequest,
 ) -> Result<ChunkSet, Failure> {
@@ -96,7 +96,7 @@ async fn build(
 /// The swap. The task's row is locked first: a concurrent change of the transcript either
 /// committed before, and shows in the digest, or waits and opens a new task.
 pub(super) async fn complete(
-    pool: &PgPool,
+    pool: &Pool,
     lease: &Lease,
     chunk_set_id: Uuid,
     work: Work,
@@ -154,7 +154,7 @@ pub(super) async fn complete(
 
 /// A superseded attempt is not counted: its recording did nothing wrong.
 async fn end_attempt(
-    connection: &mut PgConnection,
+    connection: &mut Session,
     lease: &Lease,
     completion: Completion,
     work: Work,

@@ -1,8 +1,8 @@
 //! `embedding_jobs`: requests that enqueue recordings, and the reconciliation that needs none.
 
-use sqlx::{PgConnection, PgPool};
 use uuid::Uuid;
 
+use super::connection::{Pool, Session};
 use crate::domain::failure::Failure;
 use crate::domain::recording::RecordingKey;
 use crate::ports::Model;
@@ -43,7 +43,7 @@ pub struct JobSummary {
 
 /// Opens an empty job.
 pub(super) async fn create(
-    connection: &mut PgConnection,
+    connection: &mut Session,
     requested_by: &str,
     priority: i32,
 ) -> Result<Uuid, Failure> {
@@ -59,7 +59,7 @@ pub(super) async fn create(
 
 /// Opens or joins the recordings' tasks for a job.
 pub(super) async fn add(
-    connection: &mut PgConnection,
+    connection: &mut Session,
     job_id: Uuid,
     keys: &[RecordingKey],
     priority: i32,
@@ -83,7 +83,7 @@ pub(super) async fn add(
 }
 
 /// Enqueues a selection, page by page.
-pub(super) async fn enqueue(pool: &PgPool, request: &JobRequest) -> Result<JobSummary, Failure> {
+pub(super) async fn enqueue(pool: &Pool, request: &JobRequest) -> Result<JobSummary, Failure> {
     let mut connection = pool.acquire().await?;
     let job_id = create(&mut connection, "enqueue", request.priority).await?;
     let mut tasks = 0;
@@ -107,7 +107,7 @@ pub(super) async fn enqueue(pool: &PgPool, request: &JobRequest) -> Result<JobSu
 }
 
 async fn page(
-    connection: &mut PgConnection,
+    connection: &mut Session,
     after: &RecordingKey,
     user_id: Option<&str>,
     missing_only: bool,
@@ -137,7 +137,7 @@ async fn page(
 
 /// The recordings of this number, one for each user who holds it.
 pub(super) async fn find(
-    pool: &PgPool,
+    pool: &Pool,
     recording_id: i64,
     user_id: Option<&str>,
 ) -> Result<Vec<RecordingKey>, Failure> {
@@ -156,7 +156,7 @@ pub(super) async fn find(
 /// Enqueues recordings that nobody asked for but that need it: first those without a current set,
 /// then those whose transcript changed unseen. Recordings with an open task for the model are left
 /// alone; for a model that is neither the current nor the next one, there is nothing to do.
-pub(super) async fn reconcile(pool: &PgPool, model: &Model, rows_max: u32) -> Result<u64, Failure> {
+pub(super) async fn reconcile(pool: &Pool, model: &Model, rows_max: u32) -> Result<u64, Failure> {
     let mut transaction = super::begin_patient(pool).await?;
     let missing = enqueue_missing(&mut transaction, model, rows_max).await?;
     let changed = enqueue_changed(&mut transaction, model, rows_max).await?;
@@ -165,7 +165,7 @@ pub(super) async fn reconcile(pool: &PgPool, model: &Model, rows_max: u32) -> Re
 }
 
 async fn enqueue_missing(
-    connection: &mut PgConnection,
+    connection: &mut Session,
     model: &Model,
     rows_max: u32,
 ) -> Result<i64, Failure> {
@@ -197,7 +197,7 @@ async fn enqueue_missing(
 
 /// Compares the sets that were not looked at for the longest time with their transcripts.
 async fn enqueue_changed(
-    connection: &mut PgConnection,
+    connection: &mut Session,
     model: &Model,
     rows_max: u32,
 ) -> Result<i64, Failure> {

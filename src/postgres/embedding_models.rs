@@ -3,8 +3,9 @@
 use std::time::Duration;
 
 use sha2::{Digest, Sha256};
-use sqlx::{AssertSqlSafe, PgConnection, PgExecutor, PgPool};
+use sqlx::{AssertSqlSafe, PgExecutor};
 
+use super::connection::{Pool, Session};
 use super::error::forbidden;
 use crate::domain::checkup::IndexState;
 use crate::ports::Model;
@@ -148,7 +149,7 @@ pub(super) async fn current(
 }
 
 /// Makes every other process that asks for models wait, until the transaction's end.
-pub(super) async fn lock(connection: &mut PgConnection) -> Result<(), sqlx::Error> {
+pub(super) async fn lock(connection: &mut Session) -> Result<(), sqlx::Error> {
     sqlx::raw_sql("lock table embedding_models in share row exclusive mode")
         .execute(connection)
         .await?;
@@ -157,7 +158,7 @@ pub(super) async fn lock(connection: &mut PgConnection) -> Result<(), sqlx::Erro
 
 /// Refuses a changed model before anything is written; registers the first one. Processes take
 /// turns: two that begin with different models on an empty database would both find their own.
-pub(super) async fn register(pool: &PgPool, asked: &Model) -> Result<StoredModel, ModelError> {
+pub(super) async fn register(pool: &Pool, asked: &Model) -> Result<StoredModel, ModelError> {
     let mut transaction = pool.begin().await?;
     lock(&mut transaction).await?;
     sqlx::query!(
@@ -228,15 +229,15 @@ pub(super) async fn index_state(
 
 /// True where neither [`ensure_index`] nor [`drop_retired_indexes`] has anything to do: then nobody
 /// needs to wait for the lock, which a build holds for hours.
-pub(super) async fn indexes_are_right(pool: &PgPool, model: &Model) -> Result<bool, sqlx::Error> {
+pub(super) async fn indexes_are_right(pool: &Pool, model: &Model) -> Result<bool, sqlx::Error> {
     let indexed = !has_index(model) || is_valid(pool, model).await? == Some(true);
-    Ok(indexed && retired_indexes(&mut *pool.acquire().await?).await?.is_empty())
+    Ok(indexed && retired_indexes(&mut pool.acquire().await?).await?.is_empty())
 }
 
 /// Builds the model's partial HNSW index where it is missing or was left invalid by a build that
 /// was interrupted. False where the model has more dimensions than an index takes.
 pub(super) async fn ensure_index(
-    connection: &mut PgConnection,
+    connection: &mut Session,
     model: &Model,
 ) -> Result<bool, sqlx::Error> {
     if !has_index(model) {
@@ -266,7 +267,7 @@ pub(super) async fn ensure_index(
 
 /// Drops the indexes of retired models, before their chunks go: nothing searches them, and each
 /// chunk would cost its removal from the graph. An index of another owner stays.
-pub(super) async fn drop_retired_indexes(connection: &mut PgConnection) -> Result<(), sqlx::Error> {
+pub(super) async fn drop_retired_indexes(connection: &mut Session) -> Result<(), sqlx::Error> {
     for name in retired_indexes(&mut *connection).await? {
         // It waits for the readers that use it.
         sqlx::raw_sql("set statement_timeout = 0").execute(&mut *connection).await?;
@@ -276,7 +277,7 @@ pub(super) async fn drop_retired_indexes(connection: &mut PgConnection) -> Resul
     Ok(())
 }
 
-async fn retired_indexes(connection: &mut PgConnection) -> Result<Vec<String>, sqlx::Error> {
+async fn retired_indexes(connection: &mut Session) -> Result<Vec<String>, sqlx::Error> {
     let retired = all(&mut *connection).await?.into_iter();
     let names: Vec<String> = retired
         .filter(|stored| matches!(stored.state, ModelState::Retired { .. }))

@@ -2,9 +2,10 @@
 
 use std::time::Duration;
 
-use sqlx::{PgExecutor, PgPool};
+use sqlx::PgExecutor;
 use uuid::Uuid;
 
+use super::connection::Pool;
 use crate::domain::failure::Failure;
 use crate::domain::recording::RecordingKey;
 use crate::domain::task::{Lease, Settlement, Task, TaskState};
@@ -13,7 +14,7 @@ use crate::ports::{ClaimOf, Claimed, TaskCounts};
 /// Leases due tasks of one model. The plain `skip locked` claim is right because a recording has at
 /// most one open task for it.
 pub(super) async fn claim(
-    pool: &PgPool,
+    pool: &Pool,
     worker: Uuid,
     model_name: &str,
     of: ClaimOf,
@@ -85,7 +86,7 @@ pub(super) async fn claim(
 
 /// Moves the end of leases; an expired one that nobody claimed is still its holder's.
 pub(super) async fn renew(
-    pool: &PgPool,
+    pool: &Pool,
     tokens: &[Uuid],
     lease: Duration,
 ) -> Result<Vec<Uuid>, Failure> {
@@ -104,7 +105,7 @@ pub(super) async fn renew(
 
 /// Gives back what this worker leased without learning of it: the answer to its claim was lost.
 pub(super) async fn release_unknown(
-    pool: &PgPool,
+    pool: &Pool,
     worker: Uuid,
     known: &[Uuid],
 ) -> Result<u64, Failure> {
@@ -131,7 +132,7 @@ pub(super) async fn release_unknown(
 }
 
 /// Leases whose time is over.
-pub(super) async fn expired(pool: &PgPool, rows_max: u32) -> Result<Vec<Task>, Failure> {
+pub(super) async fn expired(pool: &Pool, rows_max: u32) -> Result<Vec<Task>, Failure> {
     let tasks = sqlx::query!(
         r#"select q.id, q.lease_token as "token!", a.id as "attempt_id?", q.user_id, q.recording_id,
                   q.attempts, q.max_attempts, q.crashes_alone, q.releases, q.claimed_alone
@@ -167,7 +168,7 @@ pub(super) async fn expired(pool: &PgPool, rows_max: u32) -> Result<Vec<Task>, F
 /// the same settlement sent twice changes nothing. A task asked for anew while its last attempt
 /// failed for good begins afresh.
 pub(super) async fn settle(
-    pool: &PgPool,
+    pool: &Pool,
     lease: &Lease,
     failure: &Failure,
     settlement: &Settlement,

@@ -1,8 +1,8 @@
 //! `fathom_calls` and `fathom_transcripts`: the sources, read by an attempt.
 
 use futures::TryStreamExt;
-use sqlx::{PgConnection, PgPool};
 
+use super::connection::{Pool, Session};
 use crate::domain::failure::Failure;
 use crate::domain::recording::{
     Recording, RecordingKey, Segment, in_spoken_order, parse_timestamp,
@@ -14,7 +14,7 @@ use crate::ports::Source;
 pub const TRANSCRIPT_BYTES_MAX: u64 = 32 * 1024 * 1024;
 
 /// Loads a recording in one snapshot, so that the digest is of exactly these segments.
-pub(super) async fn load(pool: &PgPool, key: &RecordingKey) -> Result<Source, Failure> {
+pub(super) async fn load(pool: &Pool, key: &RecordingKey) -> Result<Source, Failure> {
     let mut snapshot =
         pool.begin_with("begin transaction isolation level repeatable read read only").await?;
     super::be_patient(&mut snapshot).await?;
@@ -24,10 +24,7 @@ pub(super) async fn load(pool: &PgPool, key: &RecordingKey) -> Result<Source, Fa
 }
 
 /// Reads a recording, and its digest, within a snapshot.
-pub(super) async fn read(
-    snapshot: &mut PgConnection,
-    key: &RecordingKey,
-) -> Result<Source, Failure> {
+pub(super) async fn read(snapshot: &mut Session, key: &RecordingKey) -> Result<Source, Failure> {
     let call = sqlx::query!(
         r#"select c.title, c.created_at, s.segments as "segments!", s.bytes as "bytes!"
            from fathom_calls c, lateral (

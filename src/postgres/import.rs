@@ -1,8 +1,8 @@
 //! Writes imported recordings into the source tables, so that importing again changes nothing.
 
-use sqlx::{PgConnection, PgPool};
 use uuid::Uuid;
 
+use super::connection::{Pool, Session};
 use super::embedding_jobs;
 use crate::domain::failure::Failure;
 use crate::domain::recording::RecordingKey;
@@ -11,13 +11,13 @@ use crate::ports::{ImportChange, ImportedRecording, ImportedSegment};
 /// One import: a transaction for each recording, and one job for all that changed.
 #[derive(Debug)]
 pub struct Import {
-    pool: PgPool,
+    pool: Pool,
     enqueue: bool,
     job_id: Option<Uuid>,
 }
 
 impl Import {
-    pub(super) fn new(pool: PgPool, enqueue: bool) -> Self {
+    pub(super) fn new(pool: Pool, enqueue: bool) -> Self {
         Self { pool, enqueue, job_id: None }
     }
 
@@ -88,7 +88,7 @@ impl Import {
 }
 
 async fn store_call(
-    connection: &mut PgConnection,
+    connection: &mut Session,
     recording: &ImportedRecording,
 ) -> Result<ImportChange, Failure> {
     let inserted = sqlx::query!(
@@ -139,7 +139,7 @@ impl StoredSegment {
 }
 
 async fn stored_segments(
-    connection: &mut PgConnection,
+    connection: &mut Session,
     key: &RecordingKey,
 ) -> Result<Vec<StoredSegment>, Failure> {
     let stored = sqlx::query_as!(
@@ -157,7 +157,7 @@ async fn stored_segments(
 /// Brings the stored segments in line, place by place: only rows that differ are touched, so that
 /// edits made here to the others stay. True where any differed.
 async fn store_segments(
-    connection: &mut PgConnection,
+    connection: &mut Session,
     key: &RecordingKey,
     segments: &[ImportedSegment],
 ) -> Result<bool, Failure> {
@@ -200,7 +200,7 @@ async fn store_segments(
 }
 
 async fn insert_segments(
-    connection: &mut PgConnection,
+    connection: &mut Session,
     key: &RecordingKey,
     segments: &[ImportedSegment],
 ) -> Result<(), Failure> {

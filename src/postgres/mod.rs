@@ -3,6 +3,7 @@
 mod adoption;
 mod checkup;
 mod chunk_sets;
+mod connection;
 mod embedding_jobs;
 mod embedding_models;
 mod embedding_queue;
@@ -10,6 +11,7 @@ mod error;
 mod fathom;
 mod import;
 mod model_swap;
+mod pooling;
 mod reembedding;
 mod reembedding_progress;
 mod schedules;
@@ -19,12 +21,8 @@ mod store;
 mod transcript_chunks;
 mod verify;
 
-use std::time::Duration;
-
-use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
-use sqlx::{Connection, PgConnection, PgPool, Postgres};
-
-pub use checkup::{Checkup, CheckupError, DatabaseFacts};
+pub use checkup::{Checkup, DatabaseFacts};
+pub use connection::ConnectError;
 pub use embedding_jobs::{JobRequest, JobSummary, Selection};
 pub use embedding_models::{ModelError, ModelInUse, ModelState, StoredModel};
 pub use fathom::TRANSCRIPT_BYTES_MAX;
@@ -35,42 +33,46 @@ pub use schema::SchemaError;
 pub use search::{Hit, QUERY_BYTES_MAX, SearchMode, SearchRequest, Span};
 pub use verify::{Report, VIOLATIONS_MAX, Violation};
 
+use connection::{Pool, Session, Transaction};
+
+use crate::domain::checkup::Pooling;
 use crate::domain::failure::Failure;
 use crate::domain::recording::RecordingKey;
 use crate::ports::{Model, TaskCounts};
 
-/// A connection must come within this time, or the database counts as unavailable.
-const ACQUIRE_TIMEOUT: Duration = Duration::from_secs(10);
-
 /// The database.
 #[derive(Debug, Clone)]
 pub struct PgStore {
-    pool: PgPool,
+    pool: Pool,
     url: String,
 }
 
 impl PgStore {
-    /// Connects with at most `connections_max` connections.
+    /// Connects with at most `connections_max` connections, straight or through a pooler.
     ///
     /// # Errors
-    /// The server does not answer or refuses.
-    pub async fn connect(url: &str, connections_max: u32) -> Result<Self, sqlx::Error> {
-        let options: PgConnectOptions = url.parse()?;
-        // The pool would try again until its time-out and then not say why.
-        PgConnection::connect_with(&options).await?.close().await?;
-        let pool = PgPoolOptions::new()
-            .max_connections(connections_max)
-            .acquire_timeout(ACQUIRE_TIMEOUT)
-            .connect_with(options.application_name("embedding-recovery"))
-            .await?;
-        Ok(Self { pool, url: url.to_owned() })
+    /// The server does not answer or refuses, or a pooler allows no transactions.
+    pub async fn connect(url: &str, connections_max: u32) -> Result<Self, ConnectError> {
+        let pool = Pool::open(url, connections_max).await?;
+        match pool.pooling() {
+            Pooling::Statement => Err(ConnectError::StatementPooling),
+            Pooling::Session | Pooling::Transaction => Ok(Self { pool, url: url.to_owned() }),
+        }
+    }
+
+    /// Migrations and index builds go over a URL of their own: where the other is a pooler's.
+    ///
+    /// # Errors
+    /// It is no URL of a database.
+    pub fn with_admin_url(self, url: &str) -> Result<Self, ConnectError> {
+        Ok(Self { pool: self.pool.with_admin(url)?, url: self.url })
     }
 
     /// Looks at the database as it is.
     ///
     /// # Errors
     /// See [`Checkup::connect`] and [`Checkup::look`].
-    pub async fn check_up(&self) -> Result<DatabaseFacts, CheckupError> {
+    pub async fn check_up(&self) -> Result<DatabaseFacts, ConnectError> {
         Checkup::connect(&self.url).await?.look().await
     }
 
@@ -94,7 +96,7 @@ impl PgStore {
     /// # Errors
     /// See [`SchemaError`]; nothing was changed where it fails before the first migration.
     pub async fn migrate(&self) -> Result<usize, SchemaError> {
-        schema::migrate(&self.url).await.map_err(SchemaError::explained)
+        schema::migrate(&self.pool).await.map_err(SchemaError::explained)
     }
 
     /// The model that search is on, once anything was embedded, under its stored name.
@@ -128,7 +130,7 @@ impl PgStore {
             let indexed = embedding_models::has_index(&model);
             return Ok(ModelInUse { indexed, model, next: false });
         }
-        let mut connection = PgConnection::connect(&self.url).await?;
+        let mut connection = self.pool.direct().await?;
         schema::lock(&mut connection).await?;
         let indexed = embedding_models::ensure_index(&mut connection, &model).await;
         let dropped = embedding_models::drop_retired_indexes(&mut connection).await;
@@ -210,14 +212,14 @@ impl PgStore {
 const PATIENT_TIMEOUT: &str = "2min";
 
 /// Begins a transaction whose statements may take [`PATIENT_TIMEOUT`].
-async fn begin_patient(pool: &PgPool) -> Result<sqlx::Transaction<'static, Postgres>, Failure> {
+async fn begin_patient(pool: &Pool) -> Result<Transaction, Failure> {
     let mut transaction = pool.begin().await?;
     be_patient(&mut transaction).await?;
     Ok(transaction)
 }
 
 /// Lets the statements of the transaction at hand take [`PATIENT_TIMEOUT`].
-async fn be_patient(connection: &mut PgConnection) -> Result<(), Failure> {
+async fn be_patient(connection: &mut Session) -> Result<(), Failure> {
     sqlx::query!("select set_config('statement_timeout', $1, true)", PATIENT_TIMEOUT)
         .fetch_one(connection)
         .await?;

@@ -1,8 +1,7 @@
 //! The moment in which search changes over to the next model, the end of a re-embedding that is
 //! given up, and what a retired model leaves behind.
 
-use sqlx::{PgConnection, PgPool};
-
+use super::connection::{Pool, Session};
 use super::embedding_models::{self, ModelState, StoredModel};
 use crate::domain::failure::Failure;
 
@@ -11,7 +10,7 @@ use crate::domain::failure::Failure;
 const LOCK_TIMEOUT: &str = "2s";
 
 /// One short transaction flips two rows of `embedding_models`; the view of readers follows them.
-pub(super) async fn swap(pool: &PgPool, next: &str, leave_dead: bool) -> Result<bool, Failure> {
+pub(super) async fn swap(pool: &Pool, next: &str, leave_dead: bool) -> Result<bool, Failure> {
     let mut transaction = super::begin_patient(pool).await?;
     lock_out_workers(&mut transaction).await?;
     let current = embedding_models::current(&mut *transaction).await?;
@@ -53,7 +52,7 @@ pub(super) async fn swap(pool: &PgPool, next: &str, leave_dead: bool) -> Result<
 
 /// Gives the next model up. Its tasks and sets go in batches afterwards ([`retire`]): nobody claims
 /// a task of a retired model.
-pub(super) async fn cancel(pool: &PgPool) -> Result<Option<StoredModel>, Failure> {
+pub(super) async fn cancel(pool: &Pool) -> Result<Option<StoredModel>, Failure> {
     let mut transaction = super::begin_patient(pool).await?;
     lock_out_workers(&mut transaction).await?;
     let all = embedding_models::all(&mut *transaction).await?;
@@ -72,7 +71,7 @@ pub(super) async fn cancel(pool: &PgPool) -> Result<Option<StoredModel>, Failure
 
 /// The models first, then the queue: after this nobody claims, enqueues or completes until the
 /// transaction ends, and whoever waited for it sees the models as it leaves them.
-async fn lock_out_workers(connection: &mut PgConnection) -> Result<(), Failure> {
+async fn lock_out_workers(connection: &mut Session) -> Result<(), Failure> {
     sqlx::query!("select set_config('lock_timeout', $1, true)", LOCK_TIMEOUT)
         .fetch_one(&mut *connection)
         .await?;
@@ -82,7 +81,7 @@ async fn lock_out_workers(connection: &mut PgConnection) -> Result<(), Failure> 
 }
 
 /// Workers of the old model lose their leases, uncounted: what they still write is fenced off.
-async fn release_old_leases(connection: &mut PgConnection) -> Result<(), Failure> {
+async fn release_old_leases(connection: &mut Session) -> Result<(), Failure> {
     sqlx::query!(
         "with released as (
              update embedding_queue set
@@ -102,7 +101,7 @@ async fn release_old_leases(connection: &mut PgConnection) -> Result<(), Failure
 
 /// The open tasks of the next model become those of the current one. Where a recording has both,
 /// the old model's goes, and its jobs wait for the other.
-async fn join_tasks(connection: &mut PgConnection, next: &str) -> Result<(), Failure> {
+async fn join_tasks(connection: &mut Session, next: &str) -> Result<(), Failure> {
     sqlx::query!(
         "update job_tasks j set task_id = n.id
          from embedding_queue o
@@ -141,7 +140,7 @@ async fn join_tasks(connection: &mut PgConnection, next: &str) -> Result<(), Fai
 /// Dead letters of the old model whose recordings the next one has are dead no more. Their new
 /// attempt finds a set that fits, and buys nothing.
 async fn revive_what_the_next_model_has(
-    connection: &mut PgConnection,
+    connection: &mut Session,
     next: &str,
 ) -> Result<(), Failure> {
     sqlx::query!(
@@ -161,7 +160,7 @@ async fn revive_what_the_next_model_has(
 
 /// Removes open tasks of retired models and declares their sets dead, at most `rows_max` of each;
 /// returns how many there were of the more frequent kind.
-pub(super) async fn retire(connection: &mut PgConnection, rows_max: u32) -> Result<u64, Failure> {
+pub(super) async fn retire(connection: &mut Session, rows_max: u32) -> Result<u64, Failure> {
     let tasks = sqlx::query!(
         "delete from embedding_queue where id in (
              select q.id from embedding_queue q

@@ -2,8 +2,8 @@
 //! is in `reembedding_progress`, the swap in `model_swap`.
 
 use chrono::{DateTime, Utc};
-use sqlx::{Connection, PgConnection};
 
+use super::connection::Session;
 use super::embedding_models::{self, ModelState, StoredModel};
 use super::reembedding_progress::{Estimate, Progress};
 use super::{PgStore, model_swap, reembedding_progress, schema};
@@ -128,7 +128,7 @@ impl PgStore {
     /// # Errors
     /// The database's.
     pub async fn build_index(&self, model: &Model) -> Result<bool, Failure> {
-        let mut connection = PgConnection::connect(&self.url).await?;
+        let mut connection = self.pool.direct().await?;
         schema::lock(&mut connection).await?;
         let indexed = embedding_models::ensure_index(&mut connection, model).await;
         connection.close().await?;
@@ -159,7 +159,7 @@ impl PgStore {
     /// # Errors
     /// The database's.
     pub async fn drop_retired_indexes(&self) -> Result<(), Failure> {
-        let mut connection = PgConnection::connect(&self.url).await?;
+        let mut connection = self.pool.direct().await?;
         schema::lock(&mut connection).await?;
         let dropped = embedding_models::drop_retired_indexes(&mut connection).await;
         connection.close().await?;
@@ -169,7 +169,7 @@ impl PgStore {
 
 /// The current model, and the row of the one asked for, if it ever had one.
 async fn allowed(
-    connection: &mut PgConnection,
+    connection: &mut Session,
     asked: &Model,
 ) -> Result<(StoredModel, Option<StoredModel>), ReembedError> {
     let all = embedding_models::all(&mut *connection).await?;
@@ -194,7 +194,7 @@ async fn allowed(
 }
 
 async fn register_next(
-    connection: &mut PgConnection,
+    connection: &mut Session,
     asked: &Model,
     retired: Option<StoredModel>,
 ) -> Result<StoredModel, ReembedError> {

@@ -1,8 +1,8 @@
 //! How much a re-embedding is, and how far.
 
 use chrono::{DateTime, Utc};
-use sqlx::PgPool;
 
+use super::connection::Pool;
 use super::embedding_models::{ModelState, StoredModel};
 use crate::domain::failure::Failure;
 use crate::domain::packing::estimate_tokens;
@@ -56,7 +56,7 @@ pub struct Progress {
 
 /// What it would cost to go from one model to another, which may be new.
 pub(super) async fn estimate(
-    pool: &PgPool,
+    pool: &Pool,
     from: StoredModel,
     to: Option<&StoredModel>,
 ) -> Result<Estimate, Failure> {
@@ -97,7 +97,7 @@ pub(super) async fn estimate(
     )
     .fetch_one(&mut *snapshot)
     .await?;
-    snapshot.rollback().await?;
+    snapshot.commit().await?;
     let uncut_bytes = row.uncut_bytes as u64;
     let chunks = row.chunks as u64 + uncut_bytes.div_ceil(CHUNK_BYTES);
     let bytes = (row.chunk_bytes as u64 + uncut_bytes).saturating_sub(row.built_bytes as u64);
@@ -113,7 +113,7 @@ pub(super) async fn estimate(
 
 /// How far the re-embedding with a model is.
 pub(super) async fn progress(
-    pool: &PgPool,
+    pool: &Pool,
     model_name: &str,
     asked_before: DateTime<Utc>,
 ) -> Result<Option<Progress>, Failure> {
@@ -147,7 +147,7 @@ pub(super) async fn progress(
     )
     .fetch_optional(&mut *snapshot)
     .await?;
-    snapshot.rollback().await?;
+    snapshot.commit().await?;
     Ok(row.map(|row| Progress {
         state: ModelState::of(&row.state, row.replaced),
         recordings: row.recordings as u64,

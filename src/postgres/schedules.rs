@@ -1,13 +1,13 @@
 //! `schedules`: each tick belongs to one process.
 
 use chrono::{DateTime, Utc};
-use sqlx::PgPool;
 
+use super::connection::Pool;
 use crate::domain::failure::Failure;
 
 /// Takes a tick; false where another process took it or a later one.
 pub(super) async fn take_tick(
-    pool: &PgPool,
+    pool: &Pool,
     schedule: &str,
     at: DateTime<Utc>,
 ) -> Result<bool, Failure> {
@@ -24,6 +24,6 @@ pub(super) async fn take_tick(
 }
 
 /// The database's time, by which ticks are computed.
-pub(super) async fn now(pool: &PgPool) -> Result<DateTime<Utc>, Failure> {
+pub(super) async fn now(pool: &Pool) -> Result<DateTime<Utc>, Failure> {
     Ok(sqlx::query_scalar!(r#"select clock_timestamp() as "now!""#).fetch_one(pool).await?)
 }

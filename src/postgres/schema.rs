@@ -1,9 +1,9 @@
 //! The schema: what state it is in, and the migrations that bring it up to date.
 
 use sqlx::migrate::{MigrateError, Migrator};
-use sqlx::{Connection, PgConnection};
 
 use super::adoption::differences;
+use super::connection::{Pool, Session};
 use super::embedding_models::{ADVISORY_LOCK, LOCK_POLL};
 use super::error::forbidden;
 
@@ -68,7 +68,7 @@ impl SchemaError {
 }
 
 /// Fails unless the schema is exactly what this program was built for.
-pub(super) async fn check(connection: &mut PgConnection) -> Result<(), SchemaError> {
+pub(super) async fn check(connection: &mut Session) -> Result<(), SchemaError> {
     let applied = applied(connection).await?;
     let known: Vec<i64> = MIGRATIONS.iter().map(|migration| migration.version).collect();
     if let Some(version) = applied.iter().find(|version| !known.contains(version)) {
@@ -82,8 +82,8 @@ pub(super) async fn check(connection: &mut PgConnection) -> Result<(), SchemaErr
 
 /// Brings the schema up to date; returns how many migrations were applied. Any number of processes
 /// may call it at once: they take turns.
-pub(super) async fn migrate(url: &str) -> Result<usize, SchemaError> {
-    let mut connection = PgConnection::connect(url).await?;
+pub(super) async fn migrate(pool: &Pool) -> Result<usize, SchemaError> {
+    let mut connection = pool.direct().await?;
     sqlx::raw_sql("set statement_timeout = 0; set client_min_messages = warning")
         .execute(&mut connection)
         .await?;
@@ -96,7 +96,7 @@ pub(super) async fn migrate(url: &str) -> Result<usize, SchemaError> {
 
 /// Waits for the lock by asking: a blocking wait would hold a snapshot, and deadlock with a
 /// concurrent index build that waits for all of them.
-pub(super) async fn lock(connection: &mut PgConnection) -> Result<(), sqlx::Error> {
+pub(super) async fn lock(connection: &mut Session) -> Result<(), sqlx::Error> {
     loop {
         let locked =
             sqlx::query_scalar!(r#"select pg_try_advisory_lock($1) as "locked!""#, ADVISORY_LOCK)
@@ -109,7 +109,7 @@ pub(super) async fn lock(connection: &mut PgConnection) -> Result<(), sqlx::Erro
     }
 }
 
-async fn migrate_locked(connection: &mut PgConnection) -> Result<usize, SchemaError> {
+async fn migrate_locked(connection: &mut Session) -> Result<usize, SchemaError> {
     match check(connection).await {
         Ok(()) => return Ok(0),
         Err(SchemaError::Outdated { .. }) => {}
@@ -125,7 +125,7 @@ async fn migrate_locked(connection: &mut PgConnection) -> Result<usize, SchemaEr
     }
     let mut migrator = Migrator { migrations: MIGRATIONS.migrations.clone(), ..Migrator::DEFAULT };
     migrator.set_locking(false);
-    migrator.run_direct(None, connection, false).await?;
+    migrator.run_direct(None, connection.driver(), false).await?;
     Ok(applied(connection).await?.len() - before.len())
 }
 
@@ -142,7 +142,7 @@ pub(super) fn created(kind: &str) -> Vec<(&'static str, &'static str)> {
     found.collect()
 }
 
-pub(super) async fn applied(connection: &mut PgConnection) -> Result<Vec<i64>, sqlx::Error> {
+pub(super) async fn applied(connection: &mut Session) -> Result<Vec<i64>, sqlx::Error> {
     let exists =
         sqlx::query_scalar!(r#"select to_regclass('_sqlx_migrations') is not null as "exists!""#)
             .fetch_one(&mut *connection)
@@ -156,7 +156,7 @@ pub(super) async fn applied(connection: &mut PgConnection) -> Result<Vec<i64>, s
         .await
 }
 
-async fn require_vector(connection: &mut PgConnection) -> Result<(), SchemaError> {
+async fn require_vector(connection: &mut Session) -> Result<(), SchemaError> {
     let available = sqlx::query_scalar!(
         r#"select exists (select from pg_available_extensions where name = 'vector') as "available!""#
     )

@@ -10,9 +10,10 @@ use chrono::{DateTime, Utc};
 use pgvector::Vector;
 use sqlx::postgres::{PgArguments, PgRow};
 use sqlx::query::Query;
-use sqlx::{AssertSqlSafe, PgPool, Postgres, Row};
+use sqlx::{AssertSqlSafe, Postgres, Row};
 
 use self::statement::{CANDIDATES, MATCH_BEGINS, MATCH_ENDS, statement};
+use super::connection::{Pool, Transaction};
 use super::embedding_models;
 use crate::domain::failure::Failure;
 
@@ -89,7 +90,7 @@ pub struct Span {
 }
 
 /// The best chunks, best first, of one snapshot.
-pub(super) async fn search(pool: &PgPool, request: &SearchRequest) -> Result<Vec<Hit>, Failure> {
+pub(super) async fn search(pool: &Pool, request: &SearchRequest) -> Result<Vec<Hit>, Failure> {
     let mut transaction = begin(pool).await?;
     let model = embedding_models::current(&mut *transaction).await?.map(|stored| stored.model);
     let sql = statement(request, model.as_ref());
@@ -99,14 +100,14 @@ pub(super) async fn search(pool: &PgPool, request: &SearchRequest) -> Result<Vec
 }
 
 /// True where any chunk can be found.
-pub(super) async fn is_possible(pool: &PgPool) -> Result<bool, Failure> {
+pub(super) async fn is_possible(pool: &Pool) -> Result<bool, Failure> {
     let exists =
         sqlx::query_scalar!(r#"select exists (select from searchable_chunks) as "exists!""#);
     Ok(exists.fetch_one(pool).await?)
 }
 
 /// The plan of a search, as `explain` prints it.
-pub(super) async fn explain(pool: &PgPool, request: &SearchRequest) -> Result<String, Failure> {
+pub(super) async fn explain(pool: &Pool, request: &SearchRequest) -> Result<String, Failure> {
     let mut transaction = begin(pool).await?;
     let model = embedding_models::current(&mut *transaction).await?.map(|stored| stored.model);
     let sql = format!("explain {}", statement(request, model.as_ref()));
@@ -115,7 +116,7 @@ pub(super) async fn explain(pool: &PgPool, request: &SearchRequest) -> Result<St
     Ok(lines?.join("\n"))
 }
 
-async fn begin(pool: &PgPool) -> Result<sqlx::Transaction<'static, Postgres>, Failure> {
+async fn begin(pool: &Pool) -> Result<Transaction, Failure> {
     let mut transaction = super::begin_patient(pool).await?;
     // For this transaction. By default the index gives up after its first 40 candidates, however few
     // of them a filter leaves, and when told to go on, after 20,000 or at a work_mem's worth.

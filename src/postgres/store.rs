@@ -126,7 +126,11 @@ impl Store for PgStore {
     }
 
     async fn listen(&self, ready: mpsc::Sender<()>) -> Result<(), Failure> {
-        let mut listener = PgListener::connect_with(&self.pool).await?;
+        let Some(pool) = self.pool.notifying() else {
+            let message = "LISTEN has no effect through a pooler in transaction mode".into();
+            return Err(Failure::DatabaseRefuses { message });
+        };
+        let mut listener = PgListener::connect_with(pool).await?;
         listener.listen(CHANNEL).await?;
         loop {
             // A full channel means that a look at the queue is due already. The first one is for

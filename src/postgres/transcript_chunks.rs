@@ -1,8 +1,8 @@
 //! `transcript_chunks`: the fenced insert, and the removal of dead sets.
 
 use pgvector::Vector;
-use sqlx::PgPool;
 
+use super::connection::Pool;
 use crate::domain::failure::Failure;
 use crate::domain::recording::format_timestamp;
 use crate::ports::{ChunkRow, Destination};
@@ -11,7 +11,7 @@ use crate::ports::{ChunkRow, Destination};
 /// takeover, which changes the token, wait until this statement is done. Rows without a vector
 /// take that of a live chunk with the same text.
 pub(super) async fn insert(
-    pool: &PgPool,
+    pool: &Pool,
     destination: &Destination,
     rows: &[ChunkRow],
 ) -> Result<(), Failure> {
@@ -72,7 +72,7 @@ pub(super) async fn insert(
 
 /// Deletes chunks of dead sets, then the sets that are empty by now. Sets of retired models die
 /// here.
-pub(super) async fn delete_dead(pool: &PgPool, rows_max: u32) -> Result<u64, Failure> {
+pub(super) async fn delete_dead(pool: &Pool, rows_max: u32) -> Result<u64, Failure> {
     let mut transaction = super::begin_patient(pool).await?;
     let retired = super::model_swap::retire(&mut transaction, rows_max).await?;
     let deleted = sqlx::query!(

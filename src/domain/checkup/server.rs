@@ -83,8 +83,13 @@ pub struct ServerFacts {
     pub vector: VectorFacts,
 }
 
-/// Judges a server for a pool of `pool_connections`.
-pub fn judge_server(facts: &ServerFacts, pool_connections: u32) -> Vec<Finding> {
+/// Judges a server for a pool of `pool_connections`. `has_admin_url`: a way straight to the server was
+/// given too.
+pub fn judge_server(
+    facts: &ServerFacts,
+    pool_connections: u32,
+    has_admin_url: bool,
+) -> Vec<Finding> {
     let mut findings = vec![version(facts), encryption(facts)];
     if facts.read_only {
         findings.push(Finding::failure(
@@ -96,7 +101,7 @@ pub fn judge_server(facts: &ServerFacts, pool_connections: u32) -> Vec<Finding> 
     findings.push(vector(facts));
     findings.extend(time_outs(facts));
     findings.push(connections(facts, pool_connections));
-    findings.push(pooling(facts.pooling));
+    findings.push(pooling(facts.pooling, has_admin_url));
     findings
 }
 
@@ -223,21 +228,24 @@ fn connections(facts: &ServerFacts, pool: u32) -> Finding {
     }
 }
 
-fn pooling(pooling: Pooling) -> Finding {
-    let way_out = "give a URL that goes straight to the server, or set pool_mode = session for this \
-                   database: migrations, index builds and notifications need a session of their own";
+fn pooling(pooling: Pooling, has_admin_url: bool) -> Finding {
     match pooling {
         Pooling::Session => Finding::ok("pooler", "none in transaction mode"),
-        Pooling::Transaction => Finding::failure(
+        Pooling::Transaction if has_admin_url => Finding::ok(
             "pooler",
-            "a pooler in transaction mode is in between: prepared statements, locks and LISTEN are \
-             lost between transactions",
-            way_out,
+            "in transaction mode; migrations and index builds go straight to the server",
+        ),
+        Pooling::Transaction => Finding::warning(
+            "pooler",
+            "a pooler in transaction mode is in between: migrations and index builds need a session \
+             of their own",
+            "set --admin-database-url (EMBEDDING_RECOVERY_ADMIN_DATABASE_URL) to a URL that goes \
+             straight to the server",
         ),
         Pooling::Statement => Finding::failure(
             "pooler",
             "a pooler in statement mode is in between: it allows no transactions",
-            way_out,
+            "set pool_mode = transaction or session for this database in pgbouncer.ini",
         ),
     }
 }

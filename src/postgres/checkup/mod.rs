@@ -5,32 +5,12 @@
 mod schema;
 mod server;
 
-use std::time::Duration;
-
-use sqlx::postgres::PgConnectOptions;
-use sqlx::{Connection, PgConnection};
-
 use crate::domain::checkup::{Pooling, QueueFacts, SchemaFacts, ServerFacts};
-use crate::postgres::StoredModel;
+use crate::postgres::connection::Pool;
+use crate::postgres::{ConnectError, StoredModel};
 
-/// A database that answers later is as good as not there.
-const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 /// No look takes longer; in the server's notation. Only counting a very large queue takes seconds.
 const LOOK_TIMEOUT: &str = "30s";
-
-/// Why a database cannot be looked at.
-#[derive(Debug, thiserror::Error)]
-pub enum CheckupError {
-    /// PgBouncer refuses a parameter that this program's driver sends.
-    #[error("a PgBouncer is in between and refuses a parameter of the connection: {0}")]
-    StartupParameter(String),
-    /// It does not answer.
-    #[error("no answer within {} s", CONNECT_TIMEOUT.as_secs())]
-    Silent,
-    /// It refuses, or the connection breaks.
-    #[error(transparent)]
-    Database(#[from] sqlx::Error),
-}
 
 /// All that a database says of itself.
 #[derive(Debug)]
@@ -47,8 +27,7 @@ pub struct DatabaseFacts {
 
 /// A look at a database.
 pub struct Checkup {
-    options: PgConnectOptions,
-    connection: PgConnection,
+    pool: Pool,
 }
 
 impl Checkup {
@@ -56,47 +35,30 @@ impl Checkup {
     ///
     /// # Errors
     /// The database cannot be reached or refuses.
-    pub async fn connect(url: &str) -> Result<Self, CheckupError> {
-        let options: PgConnectOptions = url.parse()?;
-        // A pooler may hand the next transaction a session that knows no prepared statement.
-        let options =
-            options.application_name("embedding-recovery doctor").statement_cache_capacity(0);
-        let connection = connect(&options).await?;
-        Ok(Self { options, connection })
+    pub async fn connect(url: &str) -> Result<Self, ConnectError> {
+        Ok(Self { pool: Pool::open(url, 1).await? })
     }
 
     /// Looks at everything.
     ///
     /// # Errors
     /// The database's.
-    pub async fn look(mut self) -> Result<DatabaseFacts, CheckupError> {
-        let pooling = server::pooling(&self.options, &mut self.connection).await?;
+    pub async fn look(self) -> Result<DatabaseFacts, ConnectError> {
+        let facts = self.facts().await;
+        self.pool.close().await;
+        Ok(facts?)
+    }
+
+    async fn facts(&self) -> Result<DatabaseFacts, sqlx::Error> {
+        let pooling = self.pool.pooling();
         if pooling == Pooling::Statement {
-            let server = server::facts(&mut self.connection, pooling).await?;
+            let server = server::facts(&mut self.pool.acquire().await?, pooling).await?;
             return Ok(DatabaseFacts { server, schema: None, model: None, queue: None });
         }
-        let mut transaction = self.connection.begin().await?;
-        sqlx::raw_sql("set transaction read only").execute(&mut *transaction).await?;
+        let mut transaction = self.pool.begin_with("begin read only").await?;
         sqlx::query!("select set_config('statement_timeout', $1, true)", LOOK_TIMEOUT)
             .fetch_one(&mut *transaction)
             .await?;
-        let facts = schema::look(&mut transaction, pooling).await?;
-        transaction.rollback().await?;
-        let _ = self.connection.close().await;
-        Ok(facts)
-    }
-}
-
-async fn connect(options: &PgConnectOptions) -> Result<PgConnection, CheckupError> {
-    let connecting = PgConnection::connect_with(options);
-    match tokio::time::timeout(CONNECT_TIMEOUT, connecting).await {
-        Err(_) => Err(CheckupError::Silent),
-        Ok(Ok(connection)) => Ok(connection),
-        Ok(Err(sqlx::Error::Database(error)))
-            if error.message().starts_with("unsupported startup parameter") =>
-        {
-            Err(CheckupError::StartupParameter(error.message().to_owned()))
-        }
-        Ok(Err(error)) => Err(error.into()),
+        schema::look(&mut transaction, pooling).await
     }
 }

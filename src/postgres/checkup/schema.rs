@@ -2,11 +2,10 @@
 
 use std::time::Duration;
 
-use sqlx::PgConnection;
-
 use super::{DatabaseFacts, server};
 use crate::domain::checkup::{Pooling, QueueFacts, SchemaFacts, SchemaState};
 use crate::postgres::adoption::differences;
+use crate::postgres::connection::Session;
 use crate::postgres::schema::{SchemaError, created};
 use crate::postgres::{embedding_models, schema};
 
@@ -19,7 +18,7 @@ const WRITING: [&str; 4] = ["select", "insert", "update", "delete"];
 
 /// Looks at everything, in the transaction at hand.
 pub(super) async fn look(
-    connection: &mut PgConnection,
+    connection: &mut Session,
     pooling: Pooling,
 ) -> Result<DatabaseFacts, sqlx::Error> {
     let server = server::facts(&mut *connection, pooling).await?;
@@ -46,7 +45,7 @@ pub(super) async fn look(
     Ok(DatabaseFacts { server, schema: Some(schema), model, queue })
 }
 
-async fn state(connection: &mut PgConnection) -> Result<SchemaState, sqlx::Error> {
+async fn state(connection: &mut Session) -> Result<SchemaState, sqlx::Error> {
     let may_read = sqlx::query_scalar!(
         "select has_table_privilege(to_regclass($1)::oid, 'select')",
         MIGRATIONS_TABLE
@@ -74,7 +73,7 @@ async fn state(connection: &mut PgConnection) -> Result<SchemaState, sqlx::Error
 
 /// How tables that are there already do not fit. Rows are counted for it: where the role may not
 /// read a table, that it cannot be compared is the difference.
-async fn existing_differences(connection: &mut PgConnection) -> Result<Vec<String>, sqlx::Error> {
+async fn existing_differences(connection: &mut Session) -> Result<Vec<String>, sqlx::Error> {
     let tables: Vec<String> = created("table").into_iter().map(|(name, _)| name.into()).collect();
     let unreadable = sqlx::query_scalar!(
         r#"select name as "name!" from unnest($1::text[]) name
@@ -89,7 +88,7 @@ async fn existing_differences(connection: &mut PgConnection) -> Result<Vec<Strin
     }
 }
 
-async fn rights(connection: &mut PgConnection, role: &str) -> Result<SchemaFacts, sqlx::Error> {
+async fn rights(connection: &mut Session, role: &str) -> Result<SchemaFacts, sqlx::Error> {
     let row = sqlx::query!(
         r#"select coalesce(current_schema(), 'public') as "schema!",
                   coalesce(has_schema_privilege(current_schema(), 'usage'), false) as "may_use!",
@@ -125,7 +124,7 @@ async fn rights(connection: &mut PgConnection, role: &str) -> Result<SchemaFacts
 
 /// Tables and the rights that the role lacks on each. A table that is not there lacks nothing.
 async fn missing(
-    connection: &mut PgConnection,
+    connection: &mut Session,
     tables: &[&str],
     rights: &[&str],
 ) -> Result<Vec<(String, Vec<String>)>, sqlx::Error> {
@@ -145,10 +144,7 @@ async fn missing(
 }
 
 /// Those of the tables that are there and belong to others.
-async fn foreign(
-    connection: &mut PgConnection,
-    tables: &[&str],
-) -> Result<Vec<String>, sqlx::Error> {
+async fn foreign(connection: &mut Session, tables: &[&str]) -> Result<Vec<String>, sqlx::Error> {
     let tables: Vec<String> = tables.iter().map(ToString::to_string).collect();
     sqlx::query_scalar!(
         r#"select t.name as "name!" from unnest($1::text[]) with ordinality as t (name, number)
@@ -161,7 +157,7 @@ async fn foreign(
 }
 
 /// Triggers on the sources that the migrations create and that do not fire.
-async fn missing_triggers(connection: &mut PgConnection) -> Result<Vec<String>, sqlx::Error> {
+async fn missing_triggers(connection: &mut Session) -> Result<Vec<String>, sqlx::Error> {
     let expected: Vec<String> = created("trigger")
         .into_iter()
         .filter(|(_, line)| line.contains(&format!(" on {SOURCES_PREFIX}")))
@@ -179,7 +175,7 @@ async fn missing_triggers(connection: &mut PgConnection) -> Result<Vec<String>, 
     .await
 }
 
-async fn queue(connection: &mut PgConnection) -> Result<QueueFacts, sqlx::Error> {
+async fn queue(connection: &mut Session) -> Result<QueueFacts, sqlx::Error> {
     let count = |count: i64| count.unsigned_abs();
     sqlx::query!(
         r#"select count(*) filter (where status = 'pending') as "waiting!",

@@ -1,20 +1,13 @@
-//! The server, the extension, and whether a pooler is in between.
+//! The server and the extension.
 
 use std::time::Duration;
 
-use sqlx::postgres::PgConnectOptions;
-use sqlx::{Connection, PgConnection};
-
-use super::{CheckupError, connect};
 use crate::domain::checkup::{Encryption, Pooling, ServerFacts, VectorFacts};
-
-/// Times that two connections are tried for sharing a session: a pooler in use may give each another
-/// one by chance.
-const POOLING_ROUNDS: usize = 5;
+use crate::postgres::connection::Session;
 
 /// Asks the server. The time-outs must be read before a transaction sets its own.
 pub(super) async fn facts(
-    connection: &mut PgConnection,
+    connection: &mut Session,
     pooling: Pooling,
 ) -> Result<ServerFacts, sqlx::Error> {
     let vector = vector(connection).await?;
@@ -70,7 +63,7 @@ fn time_out(millis: i64) -> Option<Duration> {
 
 /// Whether the role may create the extension: as a superuser, where the extension is trusted, or by
 /// the roles that large providers give in a superuser's place.
-async fn vector(connection: &mut PgConnection) -> Result<VectorFacts, sqlx::Error> {
+async fn vector(connection: &mut Session) -> Result<VectorFacts, sqlx::Error> {
     sqlx::query!(
         r#"select (select extversion from pg_extension where extname = 'vector') as installed,
                   (select default_version from pg_available_extensions where name = 'vector') as available,
@@ -87,37 +80,4 @@ async fn vector(connection: &mut PgConnection) -> Result<VectorFacts, sqlx::Erro
     })
     .fetch_one(connection)
     .await
-}
-
-/// Tells a pooler by what only a pooler does: two connections that are both open get the same
-/// session of the server, or one connection gets another session than before.
-pub(super) async fn pooling(
-    options: &PgConnectOptions,
-    connection: &mut PgConnection,
-) -> Result<Pooling, CheckupError> {
-    for _ in 0..POOLING_ROUNDS {
-        let before = session(connection).await?;
-        let mut other = connect(options).await?;
-        // Keeps its session while the first connection asks again.
-        let mut transaction = match other.begin().await {
-            Ok(transaction) => transaction,
-            Err(sqlx::Error::Database(_)) => return Ok(Pooling::Statement),
-            Err(error) => return Err(error.into()),
-        };
-        let others = session(&mut transaction).await?;
-        let after = session(connection).await?;
-        transaction.rollback().await?;
-        let _ = other.close().await;
-        if before == others || before != after {
-            return Ok(Pooling::Transaction);
-        }
-    }
-    Ok(Pooling::Session)
-}
-
-/// By the simple protocol, which needs one round trip and so one session.
-async fn session(connection: &mut PgConnection) -> Result<i32, sqlx::Error> {
-    use sqlx::Row;
-    let row = sqlx::raw_sql("select pg_backend_pid()").fetch_one(connection).await?;
-    row.try_get(0)
 }

@@ -1,8 +1,7 @@
 //! What must hold of `embedding_attempts`: it tells how often a task was tried and whose fault it was,
 //! and the task counts accordingly.
 
-use sqlx::PgConnection;
-
+use super::super::connection::Session;
 use super::{VIOLATIONS_MAX, Violation};
 use crate::domain::failure::Failure;
 use crate::domain::task::{BLAMELESS_CLASSES, RELEASES_MAX};
@@ -10,7 +9,7 @@ use crate::domain::task::{BLAMELESS_CLASSES, RELEASES_MAX};
 /// A claim counts one attempt and gives it this number; an ending that gives the task back takes it
 /// off again. So each attempt's number follows from the one before, and the task's count from the last.
 /// After a dead letter the count begins anew. An adopted task without a history may have any count.
-pub(super) async fn miscounted(connection: &mut PgConnection) -> Result<Vec<Violation>, Failure> {
+pub(super) async fn miscounted(connection: &mut Session) -> Result<Vec<Violation>, Failure> {
     let rows = sqlx::query!(
         r#"with history as (
                select task_id, number, outcome, lead(number) over task as next_number
@@ -44,7 +43,7 @@ pub(super) async fn miscounted(connection: &mut PgConnection) -> Result<Vec<Viol
 /// An attempt is used up by what is the recording's fault, or killed or stalled its worker; by others'
 /// faults only after they gave the task back too often. What is the recording's fault is never given
 /// back.
-pub(super) async fn unjust(connection: &mut PgConnection) -> Result<Vec<Violation>, Failure> {
+pub(super) async fn unjust(connection: &mut Session) -> Result<Vec<Violation>, Failure> {
     let blameless: Vec<String> = BLAMELESS_CLASSES.map(str::to_owned).into();
     let rows = sqlx::query!(
         r#"select a.user_id, a.recording_id, a.number, a.outcome as "outcome!", a.failure_class as "failure_class!"
@@ -73,7 +72,7 @@ pub(super) async fn unjust(connection: &mut PgConnection) -> Result<Vec<Violatio
 }
 
 /// An attempt without an ending is under way: its task is leased, and it is the only such one.
-pub(super) async fn left_open(connection: &mut PgConnection) -> Result<Vec<Violation>, Failure> {
+pub(super) async fn left_open(connection: &mut Session) -> Result<Vec<Violation>, Failure> {
     let rows = sqlx::query!(
         r#"select q.user_id, q.recording_id, q.status, count(*) as "open!"
            from embedding_attempts a join embedding_queue q on q.id = a.task_id

@@ -1,12 +1,11 @@
 //! What must hold of the chunk sets: whole, with good vectors, and gone once they are dead.
 
-use sqlx::PgConnection;
-
+use super::super::connection::Session;
 use super::{VIOLATIONS_MAX, Violation};
 use crate::domain::failure::Failure;
 
 pub(super) async fn completed_without_set(
-    connection: &mut PgConnection,
+    connection: &mut Session,
 ) -> Result<Vec<Violation>, Failure> {
     let rows = sqlx::query!(
         "select distinct c.user_id, c.recording_id
@@ -38,9 +37,7 @@ pub(super) async fn completed_without_set(
     Ok(rows)
 }
 
-pub(super) async fn incomplete_sets(
-    connection: &mut PgConnection,
-) -> Result<Vec<Violation>, Failure> {
+pub(super) async fn incomplete_sets(connection: &mut Session) -> Result<Vec<Violation>, Failure> {
     let rows = sqlx::query!(
         r#"select s.user_id, s.recording_id, s.chunks_expected, count(c.id) as "stored!"
            from chunk_sets s
@@ -64,7 +61,7 @@ pub(super) async fn incomplete_sets(
     Ok(rows)
 }
 
-pub(super) async fn bad_vectors(connection: &mut PgConnection) -> Result<Vec<Violation>, Failure> {
+pub(super) async fn bad_vectors(connection: &mut Session) -> Result<Vec<Violation>, Failure> {
     let rows = sqlx::query!(
         r#"select c.user_id, c.recording_id, c.chunk_index, m.dimensions,
                   vector_dims(c.embedding) as "found?"
@@ -94,9 +91,7 @@ pub(super) async fn bad_vectors(connection: &mut PgConnection) -> Result<Vec<Vio
     Ok(rows)
 }
 
-pub(super) async fn old_dead_sets(
-    connection: &mut PgConnection,
-) -> Result<Vec<Violation>, Failure> {
+pub(super) async fn old_dead_sets(connection: &mut Session) -> Result<Vec<Violation>, Failure> {
     let rows = sqlx::query!(
         r#"select s.user_id, s.recording_id, count(c.id) as "chunks!"
            from chunk_sets s left join transcript_chunks c on c.chunk_set_id = s.id

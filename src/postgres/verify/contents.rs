@@ -1,9 +1,9 @@
 //! Whether search sees what was said: the chunks of each current set against those that its transcript
 //! makes now, by content.
 
-use sqlx::{PgConnection, PgPool};
 use uuid::Uuid;
 
+use super::super::connection::{Pool, Session};
 use super::{VIOLATIONS_MAX, Violation, snapshot};
 use crate::domain::chunking::chunk;
 use crate::domain::failure::Failure;
@@ -22,7 +22,7 @@ struct CurrentSet {
 
 /// Finds current sets whose chunks are not those of their transcript, in content and order. A set whose
 /// transcript changed since is passed over: it is being replaced, or will be at the next tick.
-pub(super) async fn other_than_transcript(pool: &PgPool) -> Result<Vec<Violation>, Failure> {
+pub(super) async fn other_than_transcript(pool: &Pool) -> Result<Vec<Violation>, Failure> {
     let mut violations = Vec::new();
     let mut last = Uuid::nil();
     loop {
@@ -49,10 +49,7 @@ pub(super) async fn other_than_transcript(pool: &PgPool) -> Result<Vec<Violation
 }
 
 /// The page behind the set `last`, by id. The nil id stands before all.
-async fn current_sets(
-    connection: &mut PgConnection,
-    last: Uuid,
-) -> Result<Vec<CurrentSet>, Failure> {
+async fn current_sets(connection: &mut Session, last: Uuid) -> Result<Vec<CurrentSet>, Failure> {
     let sets = sqlx::query!(
         "select id, user_id, recording_id, source_digest from chunk_sets
          where state = 'current' and id > $1
@@ -71,10 +68,7 @@ async fn current_sets(
     Ok(sets)
 }
 
-async fn difference(
-    connection: &mut PgConnection,
-    set: &CurrentSet,
-) -> Result<Option<String>, Failure> {
+async fn difference(connection: &mut Session, set: &CurrentSet) -> Result<Option<String>, Failure> {
     let source = match fathom::read(connection, &set.key).await {
         Ok(source) if source.digest == set.source_digest => source,
         // Nothing to compare with, or no longer.

@@ -6,7 +6,7 @@ mod chunks;
 mod contents;
 mod tasks;
 
-use sqlx::{PgConnection, PgPool, Postgres, Transaction};
+use super::connection::{Pool, Session, Transaction};
 
 use super::embedding_queue;
 use crate::domain::failure::Failure;
@@ -46,7 +46,7 @@ const STATEMENT_TIMEOUT: &str = "30min";
 
 /// Runs every check: those that are queries in one snapshot, contents in one for each page, so that a
 /// long comparison does not keep the server from tidying up.
-pub(super) async fn verify(pool: &PgPool) -> Result<Report, Failure> {
+pub(super) async fn verify(pool: &Pool) -> Result<Report, Failure> {
     let mut snapshot = snapshot(pool).await?;
     let totals = sqlx::query!(
         r#"select (select count(*) from searchable_chunks) as "chunks!",
@@ -67,7 +67,7 @@ pub(super) async fn verify(pool: &PgPool) -> Result<Report, Failure> {
     })
 }
 
-async fn queries(snapshot: &mut PgConnection) -> Result<Vec<Violation>, Failure> {
+async fn queries(snapshot: &mut Session) -> Result<Vec<Violation>, Failure> {
     let mut violations = tasks::illegal(snapshot).await?;
     violations.extend(tasks::double_leases(snapshot).await?);
     violations.extend(tasks::miscounted_by_jobs(snapshot).await?);
@@ -82,7 +82,7 @@ async fn queries(snapshot: &mut PgConnection) -> Result<Vec<Violation>, Failure>
 }
 
 /// Begins a transaction that sees the database as it is now, until it ends.
-async fn snapshot(pool: &PgPool) -> Result<Transaction<'static, Postgres>, Failure> {
+async fn snapshot(pool: &Pool) -> Result<Transaction, Failure> {
     let mut snapshot =
         pool.begin_with("begin transaction isolation level repeatable read read only").await?;
     sqlx::query!("select set_config('statement_timeout', $1, true)", STATEMENT_TIMEOUT)

@@ -1,11 +1,10 @@
 //! What must hold of `embedding_queue` and of the jobs that count its rows.
 
-use sqlx::PgConnection;
-
+use super::super::connection::Session;
 use super::{VIOLATIONS_MAX, Violation};
 use crate::domain::failure::Failure;
 
-pub(super) async fn illegal(connection: &mut PgConnection) -> Result<Vec<Violation>, Failure> {
+pub(super) async fn illegal(connection: &mut Session) -> Result<Vec<Violation>, Failure> {
     let rows = sqlx::query!(
         "select user_id, recording_id, status, attempts, max_attempts from embedding_queue
          where status not in ('pending', 'processing', 'completed', 'failed', 'dead_letter')
@@ -30,9 +29,7 @@ pub(super) async fn illegal(connection: &mut PgConnection) -> Result<Vec<Violati
     Ok(rows)
 }
 
-pub(super) async fn double_leases(
-    connection: &mut PgConnection,
-) -> Result<Vec<Violation>, Failure> {
+pub(super) async fn double_leases(connection: &mut Session) -> Result<Vec<Violation>, Failure> {
     let rows = sqlx::query!(
         r#"select user_id, recording_id, count(*) as "leases!" from embedding_queue
            where status = 'processing' and lease_expires_at > clock_timestamp()
@@ -53,7 +50,7 @@ pub(super) async fn double_leases(
 
 /// A job counts what its tasks are. Reported at the first of its recordings.
 pub(super) async fn miscounted_by_jobs(
-    connection: &mut PgConnection,
+    connection: &mut Session,
 ) -> Result<Vec<Violation>, Failure> {
     let rows = sqlx::query!(
         r#"select p.job_id as "job_id!", p.tasks as "tasks!", p.completed as "completed!",
