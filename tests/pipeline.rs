@@ -9,6 +9,7 @@ mod provider_faults;
 mod scene;
 mod shutdown;
 mod watched;
+mod workers;
 
 use scene::Scene;
 

@@ -18,6 +18,7 @@ mod search;
 mod store;
 mod transcript_chunks;
 mod verify;
+mod workers;
 
 use std::time::Duration;
 
