@@ -3,6 +3,7 @@
 
 mod checker;
 mod faults;
+mod storms;
 mod town;
 mod watcher;
 
