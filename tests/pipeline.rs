@@ -10,6 +10,7 @@ mod provider_faults;
 pub mod scene;
 mod shutdown;
 mod watched;
+mod workers;
 
 use scene::Scene;
 

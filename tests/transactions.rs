@@ -43,6 +43,8 @@ impl Embedder for Watching {
 
     fn learn_inputs_max(&self, _inputs_max: usize) {}
 
+    fn share(&self, _replicas: u32) {}
+
     async fn embed(&self, inputs: &[String]) -> Result<Embedded, Failure> {
         self.requests.fetch_add(1, Ordering::Relaxed);
         let asked = Instant::now();

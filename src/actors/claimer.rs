@@ -1,5 +1,7 @@
-//! Free slots -> leased tasks. Renews every lease of this process, and claims nothing while the
-//! provider is in trouble or the service goes down.
+//! Free slots -> leased tasks. Renews every lease of this process, says that it is alive, and claims
+//! nothing while the provider is in trouble or the service goes down.
+
+mod heartbeat;
 
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -13,9 +15,11 @@ use uuid::Uuid;
 use super::patience::{Outages, answered_within};
 use super::supervisor::SupervisorMessage;
 use crate::domain::failure::Failure;
-use crate::ports::{ClaimOf, Claimed, Store};
+use crate::ports::{ClaimOf, Claimed, Embedder, Store};
+pub(super) use heartbeat::Trouble;
 
-/// Leases are renewed this many times in their length, so that one late renewal loses none.
+/// Leases, and the worker's own row, are renewed this many times in their length, so that one late
+/// renewal loses none.
 const RENEWALS_PER_LEASE: u32 = 3;
 /// After a claim that failed, until the next try.
 const CLAIM_AGAIN: Duration = Duration::from_secs(1);
@@ -26,7 +30,7 @@ const DUE_MARGIN: Duration = Duration::from_millis(20);
 pub(super) enum ClaimerMessage {
     /// Look for work.
     Poll,
-    /// Renew the leases.
+    /// Renew the leases, and say that this worker is alive.
     Renew,
     /// Recordings run under these leases, alone or not. News only to a Claimer that took over from
     /// the one that claimed them.
@@ -35,8 +39,9 @@ pub(super) enum ClaimerMessage {
     Doubt,
     /// A task's ending is stored: its slot is free.
     Freed(Uuid),
-    /// Claim nothing until [`ClaimerMessage::Resume`]. Leases are still renewed.
-    Pause,
+    /// The provider is in trouble, or still is: claim nothing until [`ClaimerMessage::Resume`].
+    /// Leases are still renewed.
+    Pause(Trouble),
     /// Claim again.
     Resume,
     /// Claim nothing ever again, and say so to the supervisor.
@@ -47,6 +52,8 @@ pub(super) enum ClaimerMessage {
 #[derive(Clone)]
 pub(super) struct ClaimerArguments {
     pub(super) store: Arc<dyn Store>,
+    /// Told how many workers share the provider; asked for nothing.
+    pub(super) embedder: Arc<dyn Embedder>,
     pub(super) outages: Outages,
     pub(super) supervisor: ActorRef<SupervisorMessage>,
     pub(super) worker_id: Uuid,
@@ -62,7 +69,9 @@ pub(super) struct ClaimerArguments {
 pub(super) struct Held {
     pub(super) tokens: HashSet<Uuid>,
     pub(super) alone: bool,
-    pub(super) paused: bool,
+    /// Told to stop.
+    pub(super) draining: bool,
+    pub(super) trouble: Option<Trouble>,
 }
 
 /// The actor.
@@ -117,7 +126,10 @@ impl Actor for Claimer {
     ) -> Result<(), ActorProcessingErr> {
         match message {
             ClaimerMessage::Poll => state.poll(&myself).await,
-            ClaimerMessage::Renew => state.renew().await,
+            ClaimerMessage::Renew => {
+                // Side by side: one that hangs must not keep the other from being in time.
+                tokio::join!(state.renew(), state.report());
+            }
             ClaimerMessage::Started { tokens, alone } => {
                 state.held.tokens.extend(tokens);
                 state.held.alone |= alone;
@@ -131,13 +143,17 @@ impl Actor for Claimer {
                 state.held.alone &= !state.held.tokens.is_empty();
                 state.poll(&myself).await;
             }
-            ClaimerMessage::Pause => state.held.paused = true,
+            ClaimerMessage::Pause(trouble) => {
+                state.held.trouble = Some(trouble);
+                state.report().await;
+            }
             ClaimerMessage::Resume => {
-                state.held.paused = false;
+                state.held.trouble = None;
                 state.poll(&myself).await;
+                state.report().await;
             }
             ClaimerMessage::Drain => {
-                state.held.paused = true;
+                state.held.draining = true;
                 // Behind every `Start`: the supervisor knows of all that was claimed.
                 state.arguments.supervisor.cast(SupervisorMessage::Drained)?;
             }
@@ -156,7 +172,7 @@ impl ClaimerState {
     }
 
     async fn claim(&mut self, myself: &ActorRef<ClaimerMessage>) -> Result<(), Failure> {
-        if self.held.paused || self.held.alone {
+        if self.held.draining || self.held.trouble.is_some() || self.held.alone {
             return Ok(());
         }
         self.resolve_doubt().await?;
@@ -240,7 +256,7 @@ impl ClaimerState {
 
     /// Renews first after an outage too: an expired lease that nobody took is still ours. The local
     /// deadline counts from before the renewal was sent.
-    async fn renew(&mut self) {
+    async fn renew(&self) {
         if self.held.tokens.is_empty() {
             return;
         }

@@ -76,6 +76,8 @@ pub struct Tree {
     supervisor: ActorRef<SupervisorMessage>,
     status: watch::Receiver<Status>,
     ended: JoinHandle<()>,
+    store: Arc<dyn Store>,
+    worker_id: Uuid,
 }
 
 impl Tree {
@@ -85,9 +87,10 @@ impl Tree {
     /// The supervisor cannot be spawned.
     pub async fn start(settings: TreeSettings) -> Result<Self, SpawnErr> {
         let (publish, status) = watch::channel(Status::default());
+        let (store, worker_id) = (settings.store.clone(), settings.worker_id);
         let arguments = supervisor::Arguments { settings, status: publish };
         let (supervisor, ended) = Actor::spawn(None, supervisor::Supervisor, arguments).await?;
-        Ok(Self { supervisor, status, ended })
+        Ok(Self { supervisor, status, ended, store, worker_id })
     }
 
     /// What the tree is doing, as it changes.
@@ -103,7 +106,7 @@ impl Tree {
     }
 
     /// Stops in order: claiming at once; recordings may finish within `grace`, then they are
-    /// released without using an attempt; the Supervisor goes last.
+    /// released without using an attempt; the Supervisor goes last, and the worker signs off.
     pub async fn stop(mut self, grace: Duration) {
         // A send to a supervisor that is gone already has nothing left to stop.
         let _ = self.supervisor.cast(SupervisorMessage::Drain);
@@ -117,8 +120,12 @@ impl Tree {
         }
         self.supervisor.stop(None);
         let _ = self.ended.await;
+        let signing_off = tokio::time::timeout(RELEASE_TIME, self.store.sign_off(self.worker_id));
+        if !matches!(signing_off.await, Ok(Ok(()))) {
+            tracing::warn!("the worker could not sign off; it counts as alive for a lease");
+        }
     }
 }
 
-/// Time to write the releases of a shutdown, after its grace period.
+/// Time to write the releases of a shutdown, after its grace period, and as much to sign off.
 const RELEASE_TIME: Duration = Duration::from_secs(5);

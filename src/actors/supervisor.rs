@@ -16,7 +16,7 @@ use uuid::Uuid;
 
 use super::TreeSettings;
 use super::attempt::Attempt;
-use super::claimer::ClaimerMessage;
+use super::claimer::{ClaimerMessage, Trouble};
 use super::patience::Outages;
 use super::progress::Progress;
 use super::recording::Recording;
@@ -81,6 +81,8 @@ pub(super) struct SupervisorState {
     running: HashMap<ActorId, Running>,
     unsettled: HashMap<Uuid, Unsettled>,
     circuit: Circuit,
+    /// While the circuit is open.
+    trouble: Option<Trouble>,
     draining: bool,
     drained: bool,
     completed: u64,
@@ -119,6 +121,7 @@ impl Actor for Supervisor {
             running: HashMap::new(),
             unsettled: HashMap::new(),
             circuit: Circuit::default(),
+            trouble: None,
             draining: false,
             drained: false,
             completed: 0,

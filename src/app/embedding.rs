@@ -8,7 +8,7 @@ use super::Database;
 use crate::config::{CaBundle, EmbedderArgs, EmbedderChoice, Header, LOCAL_MODEL, Provider};
 use crate::domain::failure::Failure;
 use crate::embedders::local::{self, LocalEmbedder};
-use crate::embedders::openai::{OpenAiEmbedder, OpenAiSettings};
+use crate::embedders::openai::{Ceiling, OpenAiEmbedder, OpenAiSettings};
 use crate::ports::{Embedder, Model};
 use crate::postgres::{ModelError, ModelInUse, ModelState, StoredModel};
 
@@ -84,6 +84,10 @@ pub(super) fn openai_settings(
         headers: headers.into_iter().map(|Header { name, value }| (name, value)).collect(),
         ca: ca.map(|CaBundle { file, pem }| (file, pem)),
         requests_in_flight: args.provider.requests_in_flight.into(),
+        ceiling: Ceiling {
+            requests_per_minute: args.provider.requests_per_minute,
+            tokens_per_minute: args.provider.tokens_per_minute,
+        },
         dimensions,
         ..OpenAiSettings::new(base_url, api_key, model.to_owned())
     }

@@ -67,6 +67,28 @@ pub struct ProviderArgs {
         value_parser = clap::value_parser!(u16).range(1..=256)
     )]
     pub requests_in_flight: u16,
+
+    /// Requests a minute at most, all replicas together [default: no bound of one's own]
+    ///
+    /// Divided by the number of replicas that are alive, and sent evenly.
+    #[arg(
+        long,
+        env = "EMBEDDING_RECOVERY_REQUESTS_PER_MINUTE",
+        value_name = "REQUESTS",
+        value_parser = clap::value_parser!(u32).range(1..)
+    )]
+    pub requests_per_minute: Option<u32>,
+
+    /// Tokens a minute at most, all replicas together [default: no bound of one's own]
+    ///
+    /// Estimated as bytes / 4, divided by the number of replicas that are alive, and sent evenly.
+    #[arg(
+        long,
+        env = "EMBEDDING_RECOVERY_TOKENS_PER_MINUTE",
+        value_name = "TOKENS",
+        value_parser = clap::value_parser!(u32).range(1_000..)
+    )]
+    pub tokens_per_minute: Option<u32>,
 }
 
 /// An API and how it is reached.

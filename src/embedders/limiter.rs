@@ -1,5 +1,5 @@
-//! Holds requests back: a bound on how many are under way at once, and one pause for everyone
-//! where the provider says that its rate limit is used up.
+//! Holds requests back: a bound on how many are under way at once, the user's ceiling, and one pause
+//! for everyone where the provider says that its rate limit is used up.
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -7,6 +7,7 @@ use std::time::Duration;
 use tokio::sync::{Semaphore, SemaphorePermit};
 use tokio::time::{Instant, sleep_until};
 
+use super::ceiling::{Ceiling, Pace};
 use crate::domain::failure::Failure;
 
 /// A longer pause is not waited for but reported: whoever called has a lease to keep, and an
@@ -51,17 +52,36 @@ struct Known {
     reset_at: Instant,
 }
 
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct State {
     paused_until: Option<Instant>,
     requests: Option<Known>,
     tokens: Option<Known>,
+    pace: Pace,
+}
+
+/// When to ask again, and who says so.
+enum Held {
+    Provider(Instant),
+    Ceiling(Instant),
 }
 
 impl Limiter {
-    /// Lets at most `requests_in_flight` through at once.
-    pub fn new(requests_in_flight: usize) -> Self {
-        Self { permits: Semaphore::new(requests_in_flight), state: Mutex::default() }
+    /// Lets at most `requests_in_flight` through at once, and no more than the ceiling allows.
+    pub fn new(requests_in_flight: usize, ceiling: Ceiling) -> Self {
+        let state =
+            State { paused_until: None, requests: None, tokens: None, pace: Pace::new(ceiling) };
+        Self { permits: Semaphore::new(requests_in_flight), state: Mutex::new(state) }
+    }
+
+    /// So many replicas share the ceiling.
+    pub fn share(&self, replicas: u32) {
+        self.state().pace.share(replicas);
+    }
+
+    /// Tokens that the ceiling leaves to this replica in a minute.
+    pub fn tokens_max(&self) -> Option<usize> {
+        self.state().pace.tokens_max()
     }
 
     /// Waits until a request of about `tokens` may be sent; it may run while the permit is held.
@@ -72,29 +92,38 @@ impl Limiter {
         loop {
             // Nobody keeps a permit through a pause, or a probe would have to wait with them.
             let permit = self.permit().await?;
-            let Err(until) = self.state().spend(tokens, Instant::now()) else {
+            let Err(held) = self.state().spend(tokens, Instant::now()) else {
                 return Ok(permit);
             };
             drop(permit);
-            let retry_after = until.saturating_duration_since(Instant::now());
-            if retry_after > PAUSE_MAX {
-                return Err(Failure::RateLimited { retry_after });
+            match held {
+                Held::Provider(until) => {
+                    let retry_after = until.saturating_duration_since(Instant::now());
+                    if retry_after > PAUSE_MAX {
+                        return Err(Failure::RateLimited { retry_after });
+                    }
+                    sleep_until(until).await;
+                }
+                // The user's own will is no trouble to report, however long it takes.
+                Held::Ceiling(until) => sleep_until(until).await,
             }
-            sleep_until(until).await;
         }
     }
 
-    /// Like [`Limiter::admit`], for a probe: it does not wait for a pause, and follows no hint.
+    /// Like [`Limiter::admit`], for a probe of `tokens`: it does not wait for a pause, follows no hint,
+    /// and counts under the ceiling without waiting for it.
     ///
     /// # Errors
     /// [`Failure::RateLimited`] during a pause.
-    pub async fn admit_probe(&self) -> Result<SemaphorePermit<'_>, Failure> {
+    pub async fn admit_probe(&self, tokens: u64) -> Result<SemaphorePermit<'_>, Failure> {
         let permit = self.permit().await?;
         let now = Instant::now();
-        match self.state().paused_until.filter(|until| *until > now) {
-            Some(until) => Err(Failure::RateLimited { retry_after: until - now }),
-            None => Ok(permit),
+        let mut state = self.state();
+        if let Some(until) = state.paused_until.filter(|until| *until > now) {
+            return Err(Failure::RateLimited { retry_after: until - now });
         }
+        state.pace.spend(tokens, now);
+        Ok(permit)
     }
 
     /// The provider refused a request, the `repeats`th in a row after the first: everyone pauses.
@@ -135,7 +164,7 @@ impl Limiter {
 
 impl State {
     /// Takes one request of `tokens` from what is known to be left, or says when to ask again.
-    fn spend(&mut self, tokens: u64, now: Instant) -> Result<(), Instant> {
+    fn spend(&mut self, tokens: u64, now: Instant) -> Result<(), Held> {
         self.paused_until = self.paused_until.filter(|until| *until > now);
         // After its reset nothing is known of a budget until the next answer.
         self.requests = self.requests.filter(|known| known.reset_at > now);
@@ -146,8 +175,12 @@ impl State {
         let until =
             self.paused_until.max(wait_for(self.requests, 1)).max(wait_for(self.tokens, tokens));
         if let Some(until) = until {
-            return Err(until);
+            return Err(Held::Provider(until));
         }
+        if let Some(until) = self.pace.free_at().filter(|until| *until > now) {
+            return Err(Held::Ceiling(until));
+        }
+        self.pace.spend(tokens, now);
         // Those that are let in before the next answer comes must not all count on the same rest.
         for (known, spent) in [(&mut self.requests, 1), (&mut self.tokens, tokens)] {
             if let Some(known) = known {

@@ -105,6 +105,9 @@ impl Embedder for LocalEmbedder {
     /// Nothing is ever refused.
     fn learn_inputs_max(&self, _inputs_max: usize) {}
 
+    /// Nobody limits a model of one's own.
+    fn share(&self, _replicas: u32) {}
+
     async fn embed(&self, inputs: &[String]) -> Result<Embedded, Failure> {
         let (model, texts) = (self.clone(), inputs.to_vec());
         let tokens = texts.iter().map(|text| estimate_tokens(text.len()) as u64).sum();

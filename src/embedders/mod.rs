@@ -1,5 +1,6 @@
 //! Adapters that turn texts into vectors.
 
+mod ceiling;
 mod limiter;
 pub mod local;
 pub mod openai;

@@ -25,6 +25,7 @@ use self::rate_headers::RateHeaders;
 use self::refusal::{Asked, Refusal};
 use self::request::{KnownDialect, Request};
 pub use self::settings::{OpenAiSettings, OpenAiSettingsError, RETRY_DELAYS};
+pub use super::ceiling::Ceiling;
 use super::limiter::Limiter;
 use crate::domain::failure::Failure;
 use crate::domain::packing::RequestLimits;
@@ -67,7 +68,7 @@ impl OpenAiEmbedder {
             client: client(&settings)?,
             url: settings.embeddings_url()?,
             retries: RetryPolicy::new(settings.retry_delays.clone()),
-            limiter: Limiter::new(settings.requests_in_flight),
+            limiter: Limiter::new(settings.requests_in_flight, settings.ceiling),
             dialect: KnownDialect::new(settings.dimensions.is_some()),
             dimensions: KnownDimensions::new(settings.dimensions),
             inputs_max: AtomicUsize::new(request::LIMITS.inputs_max),
@@ -148,7 +149,11 @@ impl OpenAiEmbedder {
 #[async_trait]
 impl Embedder for OpenAiEmbedder {
     fn limits(&self) -> RequestLimits {
-        RequestLimits { inputs_max: self.inputs_max.load(Ordering::Relaxed), ..request::LIMITS }
+        let tokens_max = request::LIMITS.tokens_max;
+        RequestLimits {
+            inputs_max: self.inputs_max.load(Ordering::Relaxed),
+            tokens_max: self.limiter.tokens_max().unwrap_or(tokens_max).min(tokens_max),
+        }
     }
 
     fn learn_inputs_max(&self, inputs_max: usize) {
@@ -156,6 +161,10 @@ impl Embedder for OpenAiEmbedder {
         if inputs_max < before {
             tracing::info!(inputs_max, "the server takes fewer inputs a request");
         }
+    }
+
+    fn share(&self, replicas: u32) {
+        self.limiter.share(replicas);
     }
 
     async fn embed(&self, inputs: &[String]) -> Result<Embedded, Failure> {
@@ -197,7 +206,7 @@ impl Embedder for OpenAiEmbedder {
         let mut dialect = self.dialect.get();
         let secrets = self.settings.secrets();
         loop {
-            let permit = self.limiter.admit_probe().await?;
+            let permit = self.limiter.admit_probe(tokens).await?;
             let sent =
                 self.send(permit, Asked { inputs, secrets: &secrets, dialect, tokens }).await;
             match sent {

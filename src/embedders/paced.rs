@@ -43,6 +43,10 @@ impl Embedder for PacedEmbedder {
         self.inner.learn_inputs_max(inputs_max);
     }
 
+    fn share(&self, replicas: u32) {
+        self.inner.share(replicas);
+    }
+
     async fn embed(&self, inputs: &[String]) -> Result<Embedded, Failure> {
         self.inputs.fetch_add(inputs.len() as u64, Ordering::Relaxed);
         let request = self.requests.fetch_add(1, Ordering::Relaxed);

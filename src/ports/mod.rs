@@ -3,12 +3,14 @@
 
 pub mod inspector;
 pub mod operator;
+mod worker;
 
 use std::time::Duration;
 
 use async_trait::async_trait;
 use tokio::sync::mpsc;
 use uuid::Uuid;
+pub use worker::{ProviderTrouble, WorkerState};
 
 use crate::domain::failure::Failure;
 use crate::domain::packing::RequestLimits;
@@ -42,6 +44,10 @@ pub trait Embedder: Send + Sync + 'static {
     /// A larger request was refused, and its parts of at most `inputs_max` inputs were all taken:
     /// for the life of this process, requests hold no more.
     fn learn_inputs_max(&self, inputs_max: usize);
+
+    /// So many replicas share the provider, this one included: a ceiling on all of them together is
+    /// divided by that. At least 1.
+    fn share(&self, replicas: u32);
 
     /// Embeds `inputs` in one request. Waits for the provider's rate limit and repeats a request
     /// that fails for a passing reason a few times.
@@ -252,6 +258,13 @@ pub trait Store: Send + Sync + 'static {
     /// Gives back, uncounted, tasks that `worker` leased but that are not among the `known` tokens:
     /// the answer to its claim was lost. Returns how many.
     async fn release_unknown(&self, worker: Uuid, known: &[Uuid]) -> Result<u64, Failure>;
+
+    /// Says that `worker` is alive, and will be for `lease` unless it says so again. Returns how many
+    /// workers of its model are alive, itself included. Rows of workers that died a day ago go.
+    async fn heartbeat(&self, worker: &WorkerState, lease: Duration) -> Result<u32, Failure>;
+
+    /// Takes a worker that ends off the list of those alive.
+    async fn sign_off(&self, worker: Uuid) -> Result<(), Failure>;
 
     /// Leases whose time is over, at most `rows_max`, oldest first.
     async fn expired(&self, rows_max: u32) -> Result<Vec<Task>, Failure>;

@@ -20,6 +20,7 @@ mod search;
 mod store;
 mod transcript_chunks;
 mod verify;
+mod workers;
 
 pub use checkup::{Checkup, DatabaseFacts};
 pub use connection::ConnectError;

@@ -10,13 +10,14 @@ use uuid::Uuid;
 
 use super::{
     PgStore, chunk_sets, embedding_jobs, embedding_queue, fathom, schedules, transcript_chunks,
+    workers,
 };
 use crate::domain::failure::Failure;
 use crate::domain::recording::RecordingKey;
 use crate::domain::task::{Lease, Settlement, Task};
 use crate::ports::{
     ChunkRow, ChunkSet, ChunkSetRequest, ClaimOf, Claimed, Completion, Destination, Model, Source,
-    Store, TaskCounts, Work,
+    Store, TaskCounts, Work, WorkerState,
 };
 
 /// The channel that a ready task is announced on.
@@ -40,6 +41,14 @@ impl Store for PgStore {
 
     async fn release_unknown(&self, worker: Uuid, known: &[Uuid]) -> Result<u64, Failure> {
         embedding_queue::release_unknown(&self.pool, worker, known).await
+    }
+
+    async fn heartbeat(&self, worker: &WorkerState, lease: Duration) -> Result<u32, Failure> {
+        workers::heartbeat(&self.pool, worker, lease).await
+    }
+
+    async fn sign_off(&self, worker: Uuid) -> Result<(), Failure> {
+        workers::sign_off(&self.pool, worker).await
     }
 
     async fn expired(&self, rows_max: u32) -> Result<Vec<Task>, Failure> {

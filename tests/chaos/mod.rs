@@ -4,6 +4,7 @@
 mod checker;
 mod faults;
 mod sabotage;
+mod storms;
 mod town;
 mod watcher;
 

@@ -60,6 +60,10 @@ impl Embedder for FaultyEmbedder {
         self.inner.learn_inputs_max(inputs_max);
     }
 
+    fn share(&self, replicas: u32) {
+        self.inner.share(replicas);
+    }
+
     async fn embed(&self, inputs: &[String]) -> Result<Embedded, Failure> {
         assert!(!self.panics_over(inputs), "a panic that the test asked for");
         self.inner.embed(inputs).await

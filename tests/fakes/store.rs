@@ -11,7 +11,7 @@ use embedding_recovery::domain::recording::RecordingKey;
 use embedding_recovery::domain::task::{Lease, Settlement, Task};
 use embedding_recovery::ports::{
     ChunkRow, ChunkSet, ChunkSetRequest, ClaimOf, Claimed, Completion, Destination, Model, Source,
-    Store, TaskCounts, Work,
+    Store, TaskCounts, Work, WorkerState,
 };
 use embedding_recovery::postgres::PgStore;
 use tokio::sync::{mpsc, watch};
@@ -145,6 +145,8 @@ pass_on! {
     claim(worker: Uuid, model_name: &str, of: ClaimOf, lease: Duration) -> Claimed;
     renew(tokens: &[Uuid], lease: Duration) -> Vec<Uuid>;
     release_unknown(worker: Uuid, known: &[Uuid]) -> u64;
+    heartbeat(worker: &WorkerState, lease: Duration) -> u32;
+    sign_off(worker: Uuid) -> ();
     expired(rows_max: u32) -> Vec<Task>;
     settle(lease: &Lease, failure: &Failure, settlement: &Settlement) -> bool;
     note_trace(lease: &Lease, trace_id: &str) -> ();

@@ -20,6 +20,7 @@ mod settle;
 mod sources;
 mod swap;
 mod verify;
+mod workers;
 
 use std::time::Duration;
 

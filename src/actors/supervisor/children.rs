@@ -100,6 +100,7 @@ impl SupervisorState {
             Child::Claimer => {
                 let arguments = ClaimerArguments {
                     store,
+                    embedder: settings.embedder.clone(),
                     outages,
                     supervisor: myself.clone(),
                     worker_id: settings.worker_id,
@@ -141,7 +142,8 @@ impl SupervisorState {
         Held {
             tokens: tasks.iter().map(|task| task.lease.token).collect(),
             alone: tasks.iter().any(|task| task.alone),
-            paused: self.draining || self.circuit.open().is_some(),
+            draining: self.draining,
+            trouble: self.trouble.clone(),
         }
     }
 

@@ -1,8 +1,10 @@
 //! Whether the provider is called: the breaker, whom it blames, and the probes that close it.
 
+use std::time::Instant;
+
 use ractor::ActorRef;
 
-use super::super::claimer::ClaimerMessage;
+use super::super::claimer::{ClaimerMessage, Trouble};
 use super::{SupervisorMessage, SupervisorState};
 use crate::domain::failure::Failure;
 use crate::domain::task::Task;
@@ -18,7 +20,6 @@ impl SupervisorState {
         failure: Failure,
     ) -> Failure {
         if self.circuit.failed(&task.key, &failure) {
-            self.children.claimer.address().cast(ClaimerMessage::Pause);
             self.arm_probe(myself);
         }
         match failure {
@@ -53,6 +54,7 @@ impl SupervisorState {
             Ok(_) => {
                 tracing::info!("the provider answers again; claiming goes on");
                 self.circuit.succeeded();
+                self.trouble = None;
                 if !self.draining {
                     self.children.claimer.address().cast(ClaimerMessage::Resume);
                 }
@@ -64,10 +66,16 @@ impl SupervisorState {
         }
     }
 
-    fn arm_probe(&self, myself: &ActorRef<SupervisorMessage>) {
+    fn arm_probe(&mut self, myself: &ActorRef<SupervisorMessage>) {
         if let Some(open) = self.circuit.open() {
             tracing::warn!(error = %open.failure, probe_secs = open.probe_after.as_secs_f64(), "the provider is not called");
             myself.send_after(open.probe_after, || SupervisorMessage::Probe);
+            let trouble = Trouble {
+                failure: open.failure.clone(),
+                asked_at: Instant::now() + open.probe_after,
+            };
+            self.children.claimer.address().cast(ClaimerMessage::Pause(trouble.clone()));
+            self.trouble = Some(trouble);
         }
     }
 }

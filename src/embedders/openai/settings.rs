@@ -7,6 +7,8 @@ use std::time::Duration;
 use secrecy::{ExposeSecret, SecretString};
 use url::{Host, Url};
 
+use crate::embedders::ceiling::Ceiling;
+
 /// Waits before a request that failed for a passing reason is repeated, by default. Longer trouble
 /// is for the breaker and the queue.
 pub const RETRY_DELAYS: [Duration; 3] =
@@ -37,6 +39,8 @@ pub struct OpenAiSettings {
     pub dimensions: Option<u32>,
     /// Requests under way at once, of the whole process. At least 1.
     pub requests_in_flight: usize,
+    /// What all replicas together may send.
+    pub ceiling: Ceiling,
     /// Time to look up, connect and shake hands.
     pub connect_timeout: Duration,
     /// Time to wait for the next bytes of an answer, the first ones included.
@@ -95,6 +99,7 @@ impl OpenAiSettings {
             model,
             dimensions: None,
             requests_in_flight: 4,
+            ceiling: Ceiling::default(),
             connect_timeout: Duration::from_secs(10),
             read_timeout: Duration::from_secs(60),
             retry_delays: RETRY_DELAYS.to_vec(),
