@@ -11,7 +11,7 @@ use embedding_recovery::domain::recording::RecordingKey;
 use embedding_recovery::domain::task::{Lease, Settlement, Task};
 use embedding_recovery::ports::{
     ChunkRow, ChunkSet, ChunkSetRequest, ClaimOf, Claimed, Completion, Destination, Embedded,
-    Embedder, Model, Source, Store, TaskCounts, Work,
+    Embedder, Model, Source, Store, TaskCounts, Work, WorkerState,
 };
 use embedding_recovery::postgres::PgStore;
 use sqlx::PgPool;
@@ -128,6 +128,8 @@ store! {
     claim(worker: Uuid, model_name: &str, of: ClaimOf, lease: Duration) -> Claimed;
     renew(tokens: &[Uuid], lease: Duration) -> Vec<Uuid>;
     release_unknown(worker: Uuid, known: &[Uuid]) -> u64;
+    heartbeat(worker: &WorkerState, lease: Duration) -> u32;
+    sign_off(worker: Uuid) -> ();
     expired(rows_max: u32) -> Vec<Task>;
     note_trace(lease: &Lease, trace_id: &str) -> ();
     load(key: &RecordingKey) -> Source;
@@ -155,6 +157,10 @@ impl Embedder for BlamingEmbedder {
 
     fn learn_inputs_max(&self, inputs_max: usize) {
         self.inner.learn_inputs_max(inputs_max);
+    }
+
+    fn share(&self, replicas: u32) {
+        self.inner.share(replicas);
     }
 
     async fn embed(&self, inputs: &[String]) -> Result<Embedded, Failure> {
