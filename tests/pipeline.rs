@@ -6,6 +6,7 @@ mod edits;
 mod finding_work;
 mod leases;
 mod provider_faults;
+mod recovery;
 mod scene;
 mod shutdown;
 mod watched;

@@ -3,6 +3,7 @@
 
 pub mod inspector;
 pub mod operator;
+mod runs;
 
 use std::time::Duration;
 
@@ -10,8 +11,11 @@ use async_trait::async_trait;
 use tokio::sync::mpsc;
 use uuid::Uuid;
 
+pub use runs::{Occasion, Recovery, RecoveryRun, RunCause, RunResult, Runs};
+
 use crate::domain::failure::Failure;
 use crate::domain::packing::RequestLimits;
+use crate::domain::part::Part;
 use crate::domain::recording::{Recording, RecordingKey};
 use crate::domain::task::{Lease, Settlement, Task};
 
@@ -92,6 +96,8 @@ pub struct ChunkSetRequest {
     pub digest: String,
     /// SHA-256 of each chunk's embedded text, by index.
     pub content_hashes: Vec<[u8; 32]>,
+    /// Buy everything, whatever other sets hold.
+    pub afresh: bool,
 }
 
 /// One chunk, ready to be stored.
@@ -128,6 +134,8 @@ pub struct Destination {
     pub call_title: Option<String>,
     /// Stored beside each chunk for readers.
     pub call_date: chrono::DateTime<chrono::Utc>,
+    /// Its statements may take two minutes, whatever the role's `statement_timeout` is.
+    pub patient: bool,
 }
 
 /// How much work an attempt was.
@@ -235,7 +243,7 @@ pub enum ClaimOf {
 /// The queue, the transcripts and the chunks. Every write of an attempt is fenced by its lease:
 /// under a stale one it changes nothing and returns [`Failure::LeaseLost`].
 #[async_trait]
-pub trait Store: Send + Sync + 'static {
+pub trait Store: Runs {
     /// Leases tasks of a model that are due, best first, for `lease` from now by the database's
     /// clock. Each gets a fresh token and an attempt row. A retired model has no tasks.
     async fn claim(
@@ -249,9 +257,14 @@ pub trait Store: Send + Sync + 'static {
     /// Extends leases; returns those of the tokens that are still held.
     async fn renew(&self, tokens: &[Uuid], lease: Duration) -> Result<Vec<Uuid>, Failure>;
 
-    /// Gives back, uncounted, tasks that `worker` leased but that are not among the `known` tokens:
-    /// the answer to its claim was lost. Returns how many.
-    async fn release_unknown(&self, worker: Uuid, known: &[Uuid]) -> Result<u64, Failure>;
+    /// Gives back, uncounted, tasks that `worker` leased for `part` but that are not among the `known`
+    /// tokens: the answer to its claim was lost. Returns how many.
+    async fn release_unknown(
+        &self,
+        worker: Uuid,
+        part: Part,
+        known: &[Uuid],
+    ) -> Result<u64, Failure>;
 
     /// Leases whose time is over, at most `rows_max`, oldest first.
     async fn expired(&self, rows_max: u32) -> Result<Vec<Task>, Failure>;

@@ -1,7 +1,7 @@
 //! `transcript_chunks`: the fenced insert, and the removal of dead sets.
 
 use pgvector::Vector;
-use sqlx::PgPool;
+use sqlx::{PgExecutor, PgPool};
 
 use crate::domain::failure::Failure;
 use crate::domain::recording::format_timestamp;
@@ -11,7 +11,7 @@ use crate::ports::{ChunkRow, Destination};
 /// takeover, which changes the token, wait until this statement is done. Rows without a vector
 /// take that of a live chunk with the same text.
 pub(super) async fn insert(
-    pool: &PgPool,
+    executor: impl PgExecutor<'_>,
     destination: &Destination,
     rows: &[ChunkRow],
 ) -> Result<(), Failure> {
@@ -65,7 +65,7 @@ pub(super) async fn insert(
         &ends as &[Option<String>],
         vectors as _,
     )
-    .fetch_one(pool)
+    .fetch_one(executor)
     .await?;
     if fenced == 0 { Err(Failure::LeaseLost) } else { Ok(()) }
 }

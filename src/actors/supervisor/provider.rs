@@ -3,8 +3,10 @@
 use ractor::ActorRef;
 
 use super::super::claimer::ClaimerMessage;
+use super::super::recovery::RecoveryMessage;
 use super::{SupervisorMessage, SupervisorState};
 use crate::domain::failure::Failure;
+use crate::domain::part::Part;
 use crate::domain::task::Task;
 use crate::ports::Embedded;
 
@@ -17,8 +19,13 @@ impl SupervisorState {
         task: &Task,
         failure: Failure,
     ) -> Failure {
+        if task.part == Part::Recovery && matches!(failure, Failure::ProviderRejectsItem { .. }) {
+            // It was rejected before: it tells nothing about the provider.
+            return failure;
+        }
         if self.circuit.failed(&task.key, &failure) {
             self.children.claimer.address().cast(ClaimerMessage::Pause);
+            self.children.recovery.address().cast(RecoveryMessage::Pause);
             self.arm_probe(myself);
         }
         match failure {
@@ -55,6 +62,7 @@ impl SupervisorState {
                 self.circuit.succeeded();
                 if !self.draining {
                     self.children.claimer.address().cast(ClaimerMessage::Resume);
+                    self.children.recovery.address().cast(RecoveryMessage::Resume);
                 }
             }
             Err(failure) => {
