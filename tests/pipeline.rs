@@ -7,6 +7,7 @@ mod finding_work;
 mod leases;
 mod own_faults;
 mod provider_faults;
+mod recovery;
 pub mod scene;
 mod shutdown;
 mod watched;

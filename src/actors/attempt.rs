@@ -6,13 +6,13 @@ mod buying;
 use std::sync::Arc;
 use std::time::Instant;
 
-use tokio::sync::{Semaphore, watch};
+use tokio::sync::watch;
 use tracing::Instrument;
 
 use super::address::Address;
 use super::patience::Outages;
 use super::progress::Progress;
-use super::writer::WriterMessage;
+use super::writer::{Lanes, WriterMessage};
 use crate::domain::chunking::{self, Chunk};
 use crate::domain::failure::Failure;
 use crate::domain::recording::Recording;
@@ -29,8 +29,8 @@ pub(super) struct Attempt {
     pub(super) model_name: String,
     pub(super) requests_in_flight: usize,
     pub(super) writer: Address<WriterMessage>,
-    /// Rows that may be on their way to the database, all recordings together.
-    pub(super) row_permits: Arc<Semaphore>,
+    /// How rows may be on their way to the database, all recordings together.
+    pub(super) lanes: Lanes,
     /// Until when this process's leases surely hold.
     pub(super) leased_until: watch::Receiver<Instant>,
     pub(super) outages: Outages,
@@ -79,9 +79,10 @@ impl Attempt {
         tracing::Span::current().record("chunks", chunks.len());
         let request = ChunkSetRequest {
             model_name: self.model_name.clone(),
-            fingerprint: chunking::fingerprint(&content_hashes, &times),
+            fingerprint: self.fingerprint(&content_hashes, &times),
             digest: source.digest,
             content_hashes,
+            afresh: self.task.afresh.is_some(),
         };
         // A restart in place may have left rows of this lease with the Writer: they count as
         // stored once they are, and must not be bought again.
@@ -97,6 +98,7 @@ impl Attempt {
             model_name: self.model_name.clone(),
             call_title: recording.title.clone(),
             call_date: recording.created_at,
+            patient: self.lanes.is_patient(self.task.part, chunks.len() as u32),
         });
         let plan = Plan { recording, chunks, content_hashes: request.content_hashes, destination };
         let mut work = Work { chunks: plan.chunks.len() as u32, ..Work::default() };
@@ -120,6 +122,15 @@ impl Attempt {
         Ok(Done { completion, work })
     }
 
+    /// Names the chunk set. One that is made afresh must not be taken for that which is there.
+    fn fingerprint(&self, hashes: &[[u8; 32]], times: &[(Option<u32>, Option<u32>)]) -> String {
+        let fingerprint = chunking::fingerprint(hashes, times);
+        match self.task.afresh {
+            Some(request) => format!("{fingerprint} {request}"),
+            None => fingerprint,
+        }
+    }
+
     /// Stores chunks whose vector another live set holds: nothing is bought.
     async fn reuse(&self, plan: &Plan, indexes: &[u32]) -> Result<(), Failure> {
         for page in indexes.chunks(REUSED_ROWS_MAX) {
@@ -136,7 +147,11 @@ impl Attempt {
         vectors: Vec<(u32, Option<Vec<f32>>)>,
     ) -> Result<(), Failure> {
         let waiting = self.progress.suspend();
-        let permits = self.row_permits.clone().acquire_many_owned(vectors.len() as u32).await;
+        let permits = self
+            .lanes
+            .permits(plan.destination.patient)
+            .acquire_many_owned(vectors.len() as u32)
+            .await;
         drop(waiting);
         // The semaphore is never closed.
         let permits = Arc::new(permits.map_err(|_| Failure::Shutdown)?);

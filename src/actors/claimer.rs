@@ -15,6 +15,7 @@ use uuid::Uuid;
 use super::patience::{Outages, answered_within};
 use super::supervisor::SupervisorMessage;
 use crate::domain::failure::Failure;
+use crate::domain::part::Part;
 use crate::ports::{ClaimOf, Claimed, Embedder, Store};
 pub(super) use heartbeat::Trouble;
 
@@ -35,6 +36,8 @@ pub(super) enum ClaimerMessage {
     /// Recordings run under these leases, alone or not. News only to a Claimer that took over from
     /// the one that claimed them.
     Started { tokens: Vec<Uuid>, alone: bool },
+    /// Dead letters are recovered under these leases, which must be renewed with the others.
+    Recovering { tokens: Vec<Uuid> },
     /// The Claimer before may have died over a claim. Comes behind every `Started` of its tasks.
     Doubt,
     /// A task's ending is stored: its slot is free.
@@ -68,10 +71,18 @@ pub(super) struct ClaimerArguments {
 /// What a new incarnation takes over from the one before.
 pub(super) struct Held {
     pub(super) tokens: HashSet<Uuid>,
+    /// Of these, the recoveries: they take no slot.
+    pub(super) recovering: HashSet<Uuid>,
     pub(super) alone: bool,
     /// Told to stop.
     pub(super) draining: bool,
     pub(super) trouble: Option<Trouble>,
+}
+
+impl Held {
+    fn in_slots(&self) -> u32 {
+        (self.tokens.len() - self.recovering.len()) as u32
+    }
 }
 
 /// The actor.
@@ -134,12 +145,22 @@ impl Actor for Claimer {
                 state.held.tokens.extend(tokens);
                 state.held.alone |= alone;
             }
+            ClaimerMessage::Recovering { tokens } => {
+                let first = state.held.tokens.is_empty();
+                state.held.tokens.extend(tokens.iter().copied());
+                state.held.recovering.extend(tokens);
+                if first {
+                    // Nothing of this process was sure to hold until now.
+                    state.renew().await;
+                }
+            }
             ClaimerMessage::Doubt => {
                 state.claim_in_doubt = true;
                 state.poll(&myself).await;
             }
             ClaimerMessage::Freed(token) => {
                 state.held.tokens.remove(&token);
+                state.held.recovering.remove(&token);
                 state.held.alone &= !state.held.tokens.is_empty();
                 state.poll(&myself).await;
             }
@@ -155,7 +176,7 @@ impl Actor for Claimer {
             ClaimerMessage::Drain => {
                 state.held.draining = true;
                 // Behind every `Start`: the supervisor knows of all that was claimed.
-                state.arguments.supervisor.cast(SupervisorMessage::Drained)?;
+                state.arguments.supervisor.cast(SupervisorMessage::ClaimerDrained)?;
             }
         }
         Ok(())
@@ -172,7 +193,11 @@ impl ClaimerState {
     }
 
     async fn claim(&mut self, myself: &ActorRef<ClaimerMessage>) -> Result<(), Failure> {
-        if self.held.draining || self.held.trouble.is_some() || self.held.alone {
+        if self.held.draining
+            || self.held.trouble.is_some()
+            || self.held.alone
+            || self.arguments.slots == 0
+        {
             return Ok(());
         }
         self.resolve_doubt().await?;
@@ -187,7 +212,7 @@ impl ClaimerState {
                 return self.start(myself, claimed);
             }
         }
-        let free = self.arguments.slots.saturating_sub(self.held.tokens.len() as u32);
+        let free = self.arguments.slots.saturating_sub(self.held.in_slots());
         if free == 0 {
             return Ok(());
         }
@@ -205,7 +230,8 @@ impl ClaimerState {
         if self.claim_in_doubt {
             let known: Vec<Uuid> = self.held.tokens.iter().copied().collect();
             let arguments = &self.arguments;
-            let released = arguments.store.release_unknown(arguments.worker_id, &known).await?;
+            let released =
+                arguments.store.release_unknown(arguments.worker_id, Part::Main, &known).await?;
             if released > 0 {
                 tracing::warn!(
                     released,

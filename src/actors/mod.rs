@@ -3,7 +3,7 @@
 //! ```text
 //! Supervisor
 //! ├─ Writer       bounded; the one place that writes chunks   ┐
-//! ├─ Recovery     expired leases, dead chunk sets             │ permanent; 5 restarts in 30 s,
+//! ├─ Recovery     dead letters, expired leases, dead sets     │ permanent; 5 restarts in 30 s,
 //! ├─ Claimer      free slots -> leased tasks; renews leases   │ then the process exits 1
 //! ├─ Scheduler    cron ticks and notifications                ┘
 //! └─ Recording    one for each leased task; temporary
@@ -39,7 +39,7 @@ pub use status::{InFlight, Status};
 use supervisor::SupervisorMessage;
 
 use crate::domain::recording::RecordingKey;
-use crate::domain::retry::RetryPolicy;
+use crate::domain::retry::{RecoveryPolicy, RetryPolicy};
 use crate::ports::{Embedder, Model, Store};
 
 /// What the tree works with and how hard.
@@ -69,6 +69,21 @@ pub struct TreeSettings {
     pub schedule: croner::Cron,
     /// A recording that makes no progress for this long is ended.
     pub stall: Duration,
+    /// How dead letters are brought back.
+    pub recovery: RecoverySettings,
+}
+
+/// When and how hard dead letters are recovered.
+#[derive(Clone)]
+pub struct RecoverySettings {
+    /// When all that are due are taken.
+    pub schedule: croner::Cron,
+    /// Recordings recovered at once.
+    pub recordings_max: u32,
+    /// When one is tried again whose recovery failed.
+    pub policy: RecoveryPolicy,
+    /// A recording of more chunks is written in small batches from its first attempt.
+    pub small_batches_above: u32,
 }
 
 /// A running tree.

@@ -3,17 +3,19 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use chrono::{DateTime, Utc};
 use croner::Cron;
 use ractor::{Actor, ActorProcessingErr, ActorRef};
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
+use uuid::Uuid;
 
 use super::address::Address;
 use super::claimer::ClaimerMessage;
 use super::patience::Outages;
 use super::recovery::RecoveryMessage;
 use crate::domain::failure::Failure;
-use crate::ports::{Model, Store};
+use crate::ports::{Model, RunResult, Store};
 
 /// Recordings that one reconciling statement enqueues.
 pub const RECONCILE_ROWS_MAX: u32 = 500;
@@ -23,7 +25,7 @@ const RECONCILE_PAGES_MAX: u32 = 20;
 /// a task is found through a pooler that passes none.
 const LISTEN_AGAIN: Duration = Duration::from_secs(5);
 /// The longest time to a tick that could not be computed.
-const TICK_AGAIN: Duration = Duration::from_secs(10);
+pub(super) const TICK_AGAIN: Duration = Duration::from_secs(10);
 /// Begins the name of this schedule among those that replicas share. The model ends it: while two are
 /// worked for, each has ticks of its own.
 const SCHEDULE: &str = "reconcile";
@@ -33,7 +35,7 @@ pub(super) enum SchedulerMessage {
     /// Find out when the next tick falls.
     Arm,
     /// The schedule fired.
-    Tick(chrono::DateTime<chrono::Utc>),
+    Tick(DateTime<Utc>),
     /// A task became ready.
     Notified,
 }
@@ -44,6 +46,7 @@ pub(super) struct SchedulerArguments {
     pub(super) store: Arc<dyn Store>,
     pub(super) outages: Outages,
     pub(super) model: Model,
+    pub(super) worker_id: Uuid,
     pub(super) schedule: Cron,
     pub(super) claimer: Address<ClaimerMessage>,
     pub(super) recovery: Address<RecoveryMessage>,
@@ -93,27 +96,17 @@ impl Actor for Scheduler {
                 state.tick(at).await;
                 myself.cast(SchedulerMessage::Arm)?;
             }
-            SchedulerMessage::Notified => state.arguments.claimer.cast(ClaimerMessage::Poll),
+            SchedulerMessage::Notified => state.notified().await,
         }
         Ok(())
     }
 }
 
 impl SchedulerState {
-    /// Ticks are computed from the database's time, so that replicas agree on them.
     async fn arm(&self, myself: &ActorRef<SchedulerMessage>) {
-        let next = match self.arguments.outages.answered(self.arguments.store.now()).await {
-            Ok(now) => {
-                self.arguments.schedule.find_next_occurrence(&now, false).ok().map(|at| (now, at))
-            }
-            Err(failure) => {
-                self.arguments.outages.note(&failure);
-                None
-            }
-        };
-        match next {
-            Some((now, at)) => {
-                let after = (at - now).to_std().unwrap_or_default();
+        let SchedulerArguments { store, outages, schedule, .. } = &self.arguments;
+        match next_tick(&**store, outages, schedule).await {
+            Some((after, at)) => {
                 myself.send_after(after, move || SchedulerMessage::Tick(at));
             }
             None => {
@@ -122,11 +115,36 @@ impl SchedulerState {
         }
     }
 
+    /// Something became ready, or an administrator asked for something.
+    async fn notified(&self) {
+        let SchedulerArguments { store, outages, worker_id, .. } = &self.arguments;
+        self.arguments.claimer.cast(ClaimerMessage::Poll);
+        self.arguments.recovery.cast(RecoveryMessage::Look);
+        let asked_for = match outages.answered(store.begin_main_run(*worker_id)).await {
+            Ok(Some(run_id)) => self.run(run_id).await,
+            Ok(None) => Ok(()),
+            Err(failure) => Err(failure),
+        };
+        if let Err(failure) = asked_for {
+            outages.note(&failure);
+            tracing::warn!(error = %failure, "a run that was asked for is not carried out");
+        }
+    }
+
+    async fn run(&self, run_id: Uuid) -> Result<(), Failure> {
+        let SchedulerArguments { store, outages, .. } = &self.arguments;
+        let taken = self.enqueue_missing().await? as u32;
+        tracing::info!(enqueued = taken, "a run was asked for");
+        let result = RunResult { taken, ..RunResult::default() };
+        outages.answered(store.end_run(run_id, &result)).await
+    }
+
     /// Every replica polls and sweeps; one reconciles.
-    async fn tick(&self, at: chrono::DateTime<chrono::Utc>) {
+    async fn tick(&self, at: DateTime<Utc>) {
         self.arguments.claimer.cast(ClaimerMessage::Poll);
         self.arguments.recovery.cast(RecoveryMessage::Sweep);
         self.arguments.recovery.cast(RecoveryMessage::Clean);
+        self.arguments.recovery.cast(RecoveryMessage::Look);
         match self.reconcile(at).await {
             Ok(0) => {}
             Ok(enqueued) => tracing::info!(enqueued, "enqueued recordings that nobody asked for"),
@@ -137,21 +155,49 @@ impl SchedulerState {
         }
     }
 
-    async fn reconcile(&self, at: chrono::DateTime<chrono::Utc>) -> Result<u64, Failure> {
+    async fn reconcile(&self, at: DateTime<Utc>) -> Result<u64, Failure> {
+        let SchedulerArguments { store, outages, model, worker_id, .. } = &self.arguments;
+        let schedule = format!("{SCHEDULE} {}", model.name);
+        if !outages.answered(store.take_tick(&schedule, at)).await? {
+            return Ok(0);
+        }
+        let enqueued = self.enqueue_missing().await?;
+        if enqueued > 0 {
+            outages.answered(store.note_main_tick(*worker_id, enqueued)).await?;
+        }
+        Ok(enqueued)
+    }
+
+    async fn enqueue_missing(&self) -> Result<u64, Failure> {
         let SchedulerArguments { store, outages, model, .. } = &self.arguments;
         let mut enqueued = 0;
-        let schedule = format!("{SCHEDULE} {}", model.name);
-        if outages.answered(store.take_tick(&schedule, at)).await? {
-            for _ in 0..RECONCILE_PAGES_MAX {
-                let reconciling = store.reconcile(model, RECONCILE_ROWS_MAX);
-                let page = outages.answered(reconciling).await?;
-                enqueued += page;
-                if page < u64::from(RECONCILE_ROWS_MAX) {
-                    break;
-                }
+        for _ in 0..RECONCILE_PAGES_MAX {
+            let page = outages.answered(store.reconcile(model, RECONCILE_ROWS_MAX)).await?;
+            enqueued += page;
+            if page < u64::from(RECONCILE_ROWS_MAX) {
+                break;
             }
         }
         Ok(enqueued)
+    }
+}
+
+/// The next tick of a schedule and the time until then. Ticks are computed from the database's time, so
+/// that replicas agree on them. `None` where it cannot be known now: ask again after [`TICK_AGAIN`].
+pub(super) async fn next_tick(
+    store: &dyn Store,
+    outages: &Outages,
+    schedule: &Cron,
+) -> Option<(Duration, DateTime<Utc>)> {
+    match outages.answered(store.now()).await {
+        Ok(now) => {
+            let at = schedule.find_next_occurrence(&now, false).ok()?;
+            Some(((at - now).to_std().unwrap_or_default(), at))
+        }
+        Err(failure) => {
+            outages.note(&failure);
+            None
+        }
     }
 }
 

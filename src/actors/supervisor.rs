@@ -11,7 +11,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use ractor::{Actor, ActorCell, ActorId, ActorProcessingErr, ActorRef, SupervisionEvent};
-use tokio::sync::{Semaphore, watch};
+use tokio::sync::watch;
 use uuid::Uuid;
 
 use super::TreeSettings;
@@ -20,17 +20,18 @@ use super::claimer::{ClaimerMessage, Trouble};
 use super::patience::Outages;
 use super::progress::Progress;
 use super::recording::Recording;
+use super::recovery::RecoveryMessage;
 use super::status::{InFlight, Status};
+use super::writer::Lanes;
 use crate::domain::circuit::Circuit;
 use crate::domain::failure::Failure;
+use crate::domain::part::Part;
 use crate::domain::recording::RecordingKey;
-use crate::domain::task::Task;
+use crate::domain::task::{Policies, Task};
 use crate::ports::Embedded;
 use children::Children;
 use endings::{Ending, Unsettled};
 
-/// Rows on their way to the database, all recordings together: at 1,536 dimensions some 8 MB.
-const ROWS_IN_FLIGHT_MAX: usize = 1_024;
 /// Between two looks at whether the recordings move.
 const PROGRESS_PERIOD: Duration = Duration::from_secs(5);
 
@@ -54,7 +55,9 @@ pub enum SupervisorMessage {
     CheckProgress,
     /// Claim nothing more; finish what is in flight.
     Drain,
-    /// The Claimer claims nothing more.
+    /// The Claimer claims nothing more: Recovery is next.
+    ClaimerDrained,
+    /// Neither does Recovery.
     Drained,
     /// End what is in flight and give its leases back.
     ReleaseAll,
@@ -75,7 +78,8 @@ pub(super) struct SupervisorState {
     settings: TreeSettings,
     status: watch::Sender<Status>,
     children: Children,
-    row_permits: Arc<Semaphore>,
+    policies: Policies,
+    lanes: Lanes,
     leased_until: watch::Sender<Instant>,
     outages: Outages,
     running: HashMap<ActorId, Running>,
@@ -111,11 +115,15 @@ impl Actor for Supervisor {
     ) -> Result<Self::State, ActorProcessingErr> {
         // Given up before the Recordings that wait for it count as stalled.
         let outages = Outages::new(settings.stall / 2);
+        let lanes = Lanes::new(settings.recovery.small_batches_above);
+        let policies =
+            Policies { retry: settings.retry.clone(), recovery: settings.recovery.policy };
         Ok(SupervisorState {
             settings,
             status,
             children: Children::new(),
-            row_permits: Arc::new(Semaphore::new(ROWS_IN_FLIGHT_MAX)),
+            lanes,
+            policies,
             leased_until: watch::Sender::new(Instant::now()),
             outages,
             running: HashMap::new(),
@@ -163,6 +171,9 @@ impl Actor for Supervisor {
                 state.draining = true;
                 state.children.claimer.address().cast(ClaimerMessage::Drain);
             }
+            SupervisorMessage::ClaimerDrained => {
+                state.children.recovery.address().cast(RecoveryMessage::Drain);
+            }
             SupervisorMessage::Drained => state.drained = true,
             SupervisorMessage::ReleaseAll => state.end_where(Failure::Shutdown, |_| true),
             SupervisorMessage::Crash(key) => state.crash(&key),
@@ -202,9 +213,17 @@ impl SupervisorState {
         myself: &ActorRef<SupervisorMessage>,
         tasks: Vec<Task>,
     ) -> Result<(), ActorProcessingErr> {
-        let tokens = tasks.iter().map(|task| task.lease.token).collect();
-        let alone = tasks.iter().any(|task| task.alone);
-        self.children.claimer.address().cast(ClaimerMessage::Started { tokens, alone });
+        let (recovering, main): (Vec<&Task>, Vec<&Task>) =
+            tasks.iter().partition(|task| task.part == Part::Recovery);
+        let tokens = |tasks: &[&Task]| tasks.iter().map(|task| task.lease.token).collect();
+        let (alone, claimer) =
+            (main.iter().any(|task| task.alone), self.children.claimer.address());
+        if !main.is_empty() {
+            claimer.cast(ClaimerMessage::Started { tokens: tokens(&main), alone });
+        }
+        if !recovering.is_empty() {
+            claimer.cast(ClaimerMessage::Recovering { tokens: tokens(&recovering) });
+        }
         for task in tasks {
             let attempt = Attempt {
                 task,
@@ -213,7 +232,7 @@ impl SupervisorState {
                 model_name: self.settings.model.name.clone(),
                 requests_in_flight: self.settings.requests_in_flight,
                 writer: self.children.writer.address(),
-                row_permits: self.row_permits.clone(),
+                lanes: self.lanes.clone(),
                 leased_until: self.leased_until.subscribe(),
                 outages: self.outages.clone(),
                 progress: Arc::new(Progress::new()),

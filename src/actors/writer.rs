@@ -8,17 +8,24 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use ractor::{Actor, ActorProcessingErr, ActorRef, RpcReplyPort};
-use tokio::sync::OwnedSemaphorePermit;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use uuid::Uuid;
 
 use super::patience::Outages;
 use super::progress::Progress;
 use crate::domain::batch_size::BatchSize;
 use crate::domain::failure::Failure;
+use crate::domain::part::Part;
 use crate::ports::{ChunkRow, Destination, Store};
 
 /// Statements in flight: as many as gain something on the two cores that were measured.
 const STATEMENTS_MAX: usize = 2;
+/// Patient statements in flight: each may hold its connection for minutes.
+const PATIENT_STATEMENTS_MAX: usize = 1;
+/// Rows of the first patient insert.
+const PATIENT_INSERT_ROWS: usize = 5;
+/// Time that a patient statement is allowed; the store sets it.
+const PATIENT_TIMEOUT: Duration = Duration::from_secs(120);
 
 /// Messages of the Writer.
 pub(super) enum WriterMessage {
@@ -42,6 +49,41 @@ pub(super) enum WriterMessage {
 pub(super) struct Batch {
     order: u64,
     range: Range<usize>,
+    patient: bool,
+}
+
+/// Rows on their way to the database, all recordings together: at 1,536 dimensions some 8 MB.
+const ROWS_IN_FLIGHT_MAX: usize = 1_024;
+/// Of these with patience, which are written slowly: two requests' worth.
+const PATIENT_ROWS_MAX: usize = 256;
+
+/// Which lane a recording's rows go, and the permits that they travel with.
+#[derive(Clone)]
+pub(super) struct Lanes {
+    quick: Arc<Semaphore>,
+    patient: Arc<Semaphore>,
+    small_batches_above: u32,
+}
+
+impl Lanes {
+    /// A recording of more chunks than this is written patiently from the start.
+    pub(super) fn new(small_batches_above: u32) -> Self {
+        Self {
+            quick: Arc::new(Semaphore::new(ROWS_IN_FLIGHT_MAX)),
+            patient: Arc::new(Semaphore::new(PATIENT_ROWS_MAX)),
+            small_batches_above,
+        }
+    }
+
+    /// True where a recording's rows are written in small batches that may take their time.
+    pub(super) fn is_patient(&self, part: Part, chunks: u32) -> bool {
+        part == Part::Recovery || chunks > self.small_batches_above
+    }
+
+    /// The permits of a lane.
+    pub(super) fn permits(&self, patient: bool) -> Arc<Semaphore> {
+        if patient { self.patient.clone() } else { self.quick.clone() }
+    }
 }
 
 /// What the Writer is given.
@@ -57,13 +99,28 @@ pub(super) struct Writer;
 
 pub(super) struct WriterState {
     arguments: WriterArguments,
-    batch_size: BatchSize,
     orders: HashMap<u64, Order>,
+    quick: Lane,
+    patient: Lane,
+    last_order: u64,
+    flushes: Vec<(Uuid, RpcReplyPort<()>)>,
+}
+
+/// What of the orders goes the same way. The patient ones have a lane of their own, so that their slow
+/// statements neither stall the others nor make their inserts small.
+struct Lane {
+    batch_size: BatchSize,
     /// Orders with rows to send, served in turn.
     turns: VecDeque<u64>,
-    last_order: u64,
     in_flight: usize,
-    flushes: Vec<(Uuid, RpcReplyPort<()>)>,
+    statements_max: usize,
+}
+
+impl Lane {
+    fn new(rows: usize, timeout: Option<Duration>, statements_max: usize) -> Self {
+        let batch_size = BatchSize::new(rows, timeout);
+        Self { batch_size, turns: VecDeque::new(), in_flight: 0, statements_max }
+    }
 }
 
 /// One `Store` message under way.
@@ -91,12 +148,11 @@ impl Actor for Writer {
         (arguments, statement_timeout): Self::Arguments,
     ) -> Result<Self::State, ActorProcessingErr> {
         Ok(WriterState {
-            batch_size: BatchSize::new(arguments.insert_rows, statement_timeout),
+            quick: Lane::new(arguments.insert_rows, statement_timeout, STATEMENTS_MAX),
+            patient: Lane::new(PATIENT_INSERT_ROWS, Some(PATIENT_TIMEOUT), PATIENT_STATEMENTS_MAX),
             arguments,
             orders: HashMap::new(),
-            turns: VecDeque::new(),
             last_order: 0,
-            in_flight: 0,
             flushes: Vec::new(),
         })
     }
@@ -119,33 +175,40 @@ impl Actor for Writer {
             // The Recordings send what was not answered to the next Writer.
             WriterMessage::Panicked => return Err("an insert panicked".into()),
         }
-        state.send_statements(&myself);
+        state.send_statements(&myself, false);
+        state.send_statements(&myself, true);
         state.answer_flushes();
         Ok(())
     }
 }
 
 impl WriterState {
-    fn accept(&mut self, order: Order) {
-        self.last_order += 1;
-        self.orders.insert(self.last_order, order);
-        self.turns.push_back(self.last_order);
+    fn lane(&mut self, patient: bool) -> &mut Lane {
+        if patient { &mut self.patient } else { &mut self.quick }
     }
 
-    fn send_statements(&mut self, myself: &ActorRef<WriterMessage>) {
-        while self.in_flight < STATEMENTS_MAX {
-            let Some(id) = self.turns.pop_front() else { return };
+    fn accept(&mut self, order: Order) {
+        self.last_order += 1;
+        let (id, patient) = (self.last_order, order.destination.patient);
+        self.orders.insert(id, order);
+        self.lane(patient).turns.push_back(id);
+    }
+
+    fn send_statements(&mut self, myself: &ActorRef<WriterMessage>, patient: bool) {
+        while self.lane(patient).in_flight < self.lane(patient).statements_max {
+            let lane = if patient { &mut self.patient } else { &mut self.quick };
+            let Some(id) = lane.turns.pop_front() else { return };
             let Some(order) = self.orders.get_mut(&id) else { continue };
             let Some(todo) = order.todo.pop() else { continue };
-            let middle = todo.end.min(todo.start + self.batch_size.rows());
+            let middle = todo.end.min(todo.start + lane.batch_size.rows());
             if middle < todo.end {
                 order.todo.push(middle..todo.end);
             }
-            let batch = Batch { order: id, range: todo.start..middle };
+            let batch = Batch { order: id, range: todo.start..middle, patient };
             if !order.todo.is_empty() {
-                self.turns.push_back(id);
+                lane.turns.push_back(id);
             }
-            self.in_flight += 1;
+            lane.in_flight += 1;
             let (destination, rows) = (order.destination.clone(), order.rows.clone());
             let inserting = tokio::spawn(insert(
                 self.arguments.clone(),
@@ -166,11 +229,12 @@ impl WriterState {
     }
 
     fn wrote(&mut self, batch: Batch, result: Result<Duration, Failure>) {
-        self.in_flight -= 1;
+        let lane = if batch.patient { &mut self.patient } else { &mut self.quick };
+        lane.in_flight -= 1;
         let rows = batch.range.len();
         match &result {
-            Ok(took) => self.batch_size.succeeded(rows, *took),
-            Err(Failure::StatementTimeout) => self.batch_size.timed_out(rows),
+            Ok(took) => lane.batch_size.succeeded(rows, *took),
+            Err(Failure::StatementTimeout) => lane.batch_size.timed_out(rows),
             Err(_) => {}
         }
         // An order that failed already is gone, with whatever it still had in flight.
@@ -181,9 +245,9 @@ impl WriterState {
                 order.progress.moved();
             }
             Err(Failure::StatementTimeout) if rows > 1 => {
-                tracing::debug!(rows, next = self.batch_size.rows(), "insert timed out; halved");
+                tracing::debug!(rows, next = lane.batch_size.rows(), "insert timed out; halved");
                 order.todo.push(batch.range);
-                self.turns.push_back(batch.order);
+                lane.turns.push_back(batch.order);
             }
             Err(failure) => return self.end(batch.order, Err(failure)),
         }

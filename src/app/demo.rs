@@ -15,10 +15,10 @@ pub use pace::{Pace, Workload};
 use place::Place;
 
 use super::serve::{End, until_it_ends};
-use crate::actors::{Status, Tree, TreeSettings};
+use crate::actors::{RecoverySettings, Status, Tree, TreeSettings};
 use crate::config::DatabaseArgs;
 use crate::domain::recording::RecordingKey;
-use crate::domain::retry::RetryPolicy;
+use crate::domain::retry::{RecoveryPolicy, RetryPolicy};
 use crate::embedded::{
     EmbeddedError, EmbeddedOptions, EmbeddedPostgres, default_cache_dir, default_data_dir,
 };
@@ -135,6 +135,12 @@ impl Demo {
             requests_in_flight: pace.requests_at_once as usize,
             schedule: "* * * * *".parse()?,
             stall: Duration::from_secs(60),
+            recovery: RecoverySettings {
+                schedule: "0 */6 * * *".parse()?,
+                recordings_max: 1,
+                policy: RecoveryPolicy::default(),
+                small_batches_above: 200,
+            },
         };
         let tree = Tree::start(settings).await?;
         self.running = Some(Running { tree, model, embedder });

@@ -7,9 +7,12 @@ use uuid::Uuid;
 
 use super::embedding::embedding_of_worker;
 use super::{Database, Embedding};
-use crate::actors::{DELETE_ROWS_MAX, RECONCILE_ROWS_MAX, Status, Tree, TreeSettings};
+use crate::actors::{
+    DELETE_ROWS_MAX, RECONCILE_ROWS_MAX, RecoverySettings, Status, Tree, TreeSettings,
+};
 use crate::config::{EmbedderArgs, WorkArgs};
 use crate::domain::failure::Failure;
+use crate::domain::retry::RecoveryPolicy;
 use crate::ports::{Embedder, Model, Store, TaskCounts};
 use crate::postgres::{ModelInUse, ModelState, PgStore};
 
@@ -121,6 +124,12 @@ pub(super) async fn tree_settings(
         requests_in_flight: REQUESTS_OF_ONE_RECORDING,
         schedule: work.schedule.clone(),
         stall: work.stall(),
+        recovery: RecoverySettings {
+            schedule: work.recovery_schedule.clone(),
+            recordings_max: work.recovery_concurrency,
+            policy: RecoveryPolicy::default(),
+            small_batches_above: work.small_batches_above,
+        },
     })
 }
 

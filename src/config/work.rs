@@ -71,6 +71,36 @@ pub struct WorkArgs {
     )]
     stall_secs: u32,
 
+    /// When dead letters are recovered that are due, as cron in UTC
+    #[arg(
+        long,
+        env = "EMBEDDING_RECOVERY_RECOVERY_SCHEDULE",
+        value_name = "CRON",
+        default_value = "0 */6 * * *",
+        value_parser = parse_schedule
+    )]
+    pub recovery_schedule: croner::Cron,
+
+    /// Dead letters recovered at once
+    #[arg(
+        long,
+        env = "EMBEDDING_RECOVERY_RECOVERY_CONCURRENCY",
+        value_name = "RECORDINGS",
+        default_value_t = 1,
+        value_parser = clap::value_parser!(u32).range(1..=1000)
+    )]
+    pub recovery_concurrency: u32,
+
+    /// A recording of more chunks is stored in small, patient inserts from the start, as dead letters are
+    #[arg(
+        long,
+        env = "EMBEDDING_RECOVERY_SMALL_BATCHES_ABOVE",
+        value_name = "CHUNKS",
+        default_value_t = 200,
+        value_parser = clap::value_parser!(u32).range(1..=1_000_000)
+    )]
+    pub small_batches_above: u32,
+
     /// Time for recordings in flight to finish when the service is told to stop
     #[arg(
         long,

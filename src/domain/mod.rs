@@ -7,6 +7,7 @@ pub mod chunking;
 pub mod circuit;
 pub mod failure;
 pub mod packing;
+pub mod part;
 pub mod recording;
 pub mod retry;
 pub mod task;

@@ -39,6 +39,34 @@ impl Default for RetryPolicy {
     }
 }
 
+/// When a dead letter whose recovery failed is tried again.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct RecoveryPolicy {
+    /// After the first failed recovery.
+    pub first: Duration,
+    /// The wait is doubled each time up to this.
+    pub longest: Duration,
+}
+
+impl RecoveryPolicy {
+    /// The wait after a recovery failed, where `failed_before` had failed in a row before it,
+    /// stretched by `jitter` in 0..=1 so that what died together does not come back together. Never
+    /// longer than the longest.
+    pub fn delay(&self, failed_before: u32, jitter: f64) -> Duration {
+        let doubled =
+            2u32.checked_pow(failed_before).and_then(|times| self.first.checked_mul(times));
+        let delay = doubled.unwrap_or(self.longest).min(self.longest);
+        delay.mul_f64(1.0 + JITTER_SHARE * jitter.clamp(0.0, 1.0)).min(self.longest)
+    }
+}
+
+impl Default for RecoveryPolicy {
+    /// An hour, doubling to a day: what a retry did not cure takes somebody's time.
+    fn default() -> Self {
+        Self { first: Duration::from_secs(3_600), longest: Duration::from_secs(86_400) }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -52,7 +80,25 @@ mod tests {
         assert_eq!(policy.max_attempts(), 4);
     }
 
+    #[test]
+    fn a_recovery_that_fails_again_and_again_waits_from_an_hour_to_a_day() {
+        let policy = RecoveryPolicy::default();
+        let hours: Vec<_> = (0..7).map(|n| policy.delay(n, 0.0).as_secs() / 3_600).collect();
+        assert_eq!(hours, [1, 2, 4, 8, 16, 24, 24]);
+    }
+
     proptest! {
+        #[test]
+        fn a_recovery_waits_at_least_the_first_time_and_at_most_the_longest(
+            failed_before in any::<u32>(), jitter in -1.0f64..2.0, first in 0u64..90_000, more in 0u64..90_000
+        ) {
+            let (first, longest) = (Duration::from_secs(first), Duration::from_secs(first + more));
+            let policy = RecoveryPolicy { first, longest };
+            let delay = policy.delay(failed_before, jitter);
+            prop_assert!(delay >= first && delay <= longest);
+            prop_assert!(policy.delay(failed_before.saturating_add(1), 0.0) >= policy.delay(failed_before, 0.0));
+        }
+
         #[test]
         fn a_delay_is_never_shorter_than_asked_nor_stretched_by_more_than_the_share(
             attempts in 0u32..50, jitter in -1.0f64..2.0, secs in prop::collection::vec(0u64..10_000, 0..6)

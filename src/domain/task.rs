@@ -5,8 +5,9 @@ use std::time::Duration;
 use uuid::Uuid;
 
 use super::failure::{Failure, Fault};
+use super::part::Part;
 use super::recording::RecordingKey;
-use super::retry::RetryPolicy;
+use super::retry::{RecoveryPolicy, RetryPolicy};
 
 /// The states of a task, as stored in `embedding_queue.status`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -68,6 +69,12 @@ pub struct Task {
     pub releases: u32,
     /// Claimed with nothing else in flight, because a worker died over it before.
     pub alone: bool,
+    /// Who claimed it, and by whose rules it is settled.
+    pub part: Part,
+    /// Recoveries of it that failed, in a row.
+    pub recoveries: u32,
+    /// Embed everything anew under a chunk set of this name, and copy nothing.
+    pub afresh: Option<Uuid>,
 }
 
 /// What becomes of a task after an attempt that did not complete it.
@@ -80,8 +87,21 @@ pub enum Settlement {
     },
     /// `dead_letter`, with the failure as its reason.
     DeadLetter {
-        /// Trying again cannot help: only a person brings it back.
+        /// Trying again cannot help: only a person brings it back. Else the next scheduled recovery
+        /// takes it.
         permanent: bool,
+    },
+    /// `dead_letter` after a failed recovery, with this failure as its reason from now on.
+    RecoverAgain {
+        /// Wait before the next recovery.
+        after: Duration,
+    },
+    /// `dead_letter` as before its recovery, for it was interrupted by what is not its fault.
+    Postpone {
+        /// Wait before the next recovery.
+        after: Duration,
+        /// The interruption itself is counted ([`RELEASES_MAX`]).
+        counted: bool,
     },
     /// `pending` again, and the attempt is not counted.
     Release {
@@ -109,16 +129,53 @@ pub const BLAMELESS_CLASSES: [&str; 8] = [
     "database_unavailable",
     "shutdown",
 ];
+/// A recovery that somebody else's fault interrupted is taken up again after this time.
+pub const POSTPONED: Duration = Duration::from_secs(60);
+
+/// How each part tries again.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Policies {
+    /// Of the main part.
+    pub retry: RetryPolicy,
+    /// Of dead letters.
+    pub recovery: RecoveryPolicy,
+}
 
 /// Decides what becomes of `task` after `failure`. `jitter` in 0..=1 stretches a retry's delay.
-pub fn settle(task: &Task, failure: &Failure, policy: &RetryPolicy, jitter: f64) -> Settlement {
+pub fn settle(task: &Task, failure: &Failure, policies: &Policies, jitter: f64) -> Settlement {
+    let settlement = settle_in_main(task, failure, &policies.retry, jitter);
+    match (task.part, settlement) {
+        (Part::Main, settlement) => settlement,
+        (Part::Recovery, Settlement::Release { counted }) => {
+            let after = if counted { POSTPONED } else { Duration::ZERO };
+            Settlement::Postpone { after, counted }
+        }
+        (Part::Recovery, Settlement::DeadLetter { permanent: true }) => {
+            Settlement::DeadLetter { permanent: true }
+        }
+        (Part::Recovery, _) => {
+            if waits_for_a_person(failure) {
+                return Settlement::DeadLetter { permanent: true };
+            }
+            Settlement::RecoverAgain { after: policies.recovery.delay(task.recoveries, jitter) }
+        }
+    }
+}
+
+/// No recovery by itself can cure it: a transcript that did not come in all retries comes, if ever,
+/// with a change of the recording, which brings the task back.
+fn waits_for_a_person(failure: &Failure) -> bool {
+    failure.fault() == Fault::ItemPermanent || *failure == Failure::TranscriptMissing
+}
+
+fn settle_in_main(task: &Task, failure: &Failure, policy: &RetryPolicy, jitter: f64) -> Settlement {
     match failure.fault() {
         Fault::ItemPermanent => Settlement::DeadLetter { permanent: true },
-        Fault::Item => count_attempt(task, policy, jitter),
+        Fault::Item => count_attempt(task, failure, policy, jitter),
         Fault::Provider | Fault::Database => match failure {
             // The Writer has already halved down to one row: this row is too slow by itself.
-            Failure::StatementTimeout => count_attempt(task, policy, jitter),
-            _ if task.releases >= RELEASES_MAX => count_attempt(task, policy, jitter),
+            Failure::StatementTimeout => count_attempt(task, failure, policy, jitter),
+            _ if task.releases >= RELEASES_MAX => count_attempt(task, failure, policy, jitter),
             _ => Settlement::Release { counted: true },
         },
         Fault::Ours => match failure {
@@ -126,14 +183,14 @@ pub fn settle(task: &Task, failure: &Failure, policy: &RetryPolicy, jitter: f64)
             Failure::LeaseExpired if task.alone && task.crashes_alone + 1 >= CRASHES_ALONE_MAX => {
                 Settlement::DeadLetter { permanent: true }
             }
-            _ => count_attempt(task, policy, jitter),
+            _ => count_attempt(task, failure, policy, jitter),
         },
     }
 }
 
-fn count_attempt(task: &Task, policy: &RetryPolicy, jitter: f64) -> Settlement {
+fn count_attempt(task: &Task, failure: &Failure, policy: &RetryPolicy, jitter: f64) -> Settlement {
     if task.attempts >= task.max_attempts {
-        Settlement::DeadLetter { permanent: false }
+        Settlement::DeadLetter { permanent: waits_for_a_person(failure) }
     } else {
         Settlement::Retry { after: policy.delay(task.attempts, jitter) }
     }
@@ -153,6 +210,9 @@ mod tests {
             crashes_alone: 0,
             releases,
             alone: false,
+            part: Part::Main,
+            recoveries: 0,
+            afresh: None,
         }
     }
 
@@ -185,7 +245,7 @@ mod tests {
 
     #[test]
     fn a_task_of_its_own_fault_gets_all_three_delays_and_then_is_dead() {
-        let policy = RetryPolicy::default();
+        let policy = Policies::default();
         let after = |attempts| settle(&task(attempts, 0), &Failure::Panicked, &policy, 0.0);
         for (attempts, secs) in [(1, 30), (2, 90), (3, 270)] {
             assert_eq!(after(attempts), Settlement::Retry { after: Duration::from_secs(secs) });
@@ -197,7 +257,7 @@ mod tests {
     fn nobody_is_blamed_for_the_provider_the_database_or_a_shutdown() {
         for failure in failures() {
             let uses_attempt = !matches!(
-                settle(&task(1, 0), &failure, &RetryPolicy::default(), 0.0),
+                settle(&task(1, 0), &failure, &Policies::default(), 0.0),
                 Settlement::Release { .. }
             );
             let innocent = matches!(failure.fault(), Fault::Provider | Fault::Database)
@@ -210,7 +270,7 @@ mod tests {
 
     #[test]
     fn only_crashes_while_alone_make_a_crash_permanent() {
-        let policy = RetryPolicy::default();
+        let policy = Policies::default();
         let mut crashed = task(2, 0);
         crashed.crashes_alone = 1;
         assert!(matches!(
@@ -224,6 +284,30 @@ mod tests {
         );
     }
 
+    #[test]
+    fn a_recovery_never_retries_counts_only_its_own_faults_and_leaves_the_permanent_to_a_person() {
+        let policies = Policies::default();
+        for failure in failures() {
+            let recovered = Task { part: Part::Recovery, recoveries: 1, ..task(4, 0) };
+            let settlement = settle(&recovered, &failure, &policies, 0.0);
+            let expected = match settle(&task(4, 0), &failure, &policies, 0.0) {
+                Settlement::Release { counted: false } => {
+                    Settlement::Postpone { after: Duration::ZERO, counted: false }
+                }
+                Settlement::Release { counted: true } => {
+                    Settlement::Postpone { after: POSTPONED, counted: true }
+                }
+                Settlement::DeadLetter { permanent: true } => {
+                    Settlement::DeadLetter { permanent: true }
+                }
+                _ => Settlement::RecoverAgain { after: Duration::from_secs(7_200) },
+            };
+            assert_eq!(settlement, expected, "{failure:?}");
+        }
+        let missing = settle(&task(4, 0), &Failure::TranscriptMissing, &policies, 0.0);
+        assert_eq!(missing, Settlement::DeadLetter { permanent: true });
+    }
+
     proptest! {
         /// Applies the settlements as the store does: whatever fails, the task dies in bounded rounds.
         #[test]
@@ -234,13 +318,14 @@ mod tests {
             for choice in choices.iter().filter(|choice| all[**choice] != Failure::Shutdown) {
                 rounds += 1;
                 task.attempts += 1;
-                match settle(&task, &all[*choice], &RetryPolicy::default(), 0.5) {
+                match settle(&task, &all[*choice], &Policies::default(), 0.5) {
                     Settlement::Retry { .. } => prop_assert!(task.attempts < task.max_attempts),
                     Settlement::DeadLetter { .. } => return Ok(()),
                     Settlement::Release { counted } => {
                         task.attempts -= 1;
                         task.releases += u32::from(counted);
                     }
+                    other => prop_assert!(false, "{other:?} in the main part"),
                 }
                 prop_assert!(rounds <= RELEASES_MAX + task.max_attempts, "went round {rounds} times");
             }

@@ -1,19 +1,25 @@
 //! What the actors need from the outside, in the domain's words. Adapters implement these traits;
 //! the actors know nothing else of a database or a provider.
 
+mod imported;
 pub mod inspector;
 pub mod operator;
+mod runs;
 mod worker;
 
 use std::time::Duration;
 
 use async_trait::async_trait;
+pub use imported::{ImportChange, ImportedRecording, ImportedSegment};
 use tokio::sync::mpsc;
 use uuid::Uuid;
 pub use worker::{ProviderTrouble, WorkerState};
 
+pub use runs::{Occasion, Recovery, RecoveryRun, RunCause, RunResult, Runs};
+
 use crate::domain::failure::Failure;
 use crate::domain::packing::RequestLimits;
+use crate::domain::part::Part;
 use crate::domain::recording::{Recording, RecordingKey};
 use crate::domain::task::{Lease, Settlement, Task};
 
@@ -98,6 +104,8 @@ pub struct ChunkSetRequest {
     pub digest: String,
     /// SHA-256 of each chunk's embedded text, by index.
     pub content_hashes: Vec<[u8; 32]>,
+    /// Buy everything, whatever other sets hold.
+    pub afresh: bool,
 }
 
 /// One chunk, ready to be stored.
@@ -134,6 +142,8 @@ pub struct Destination {
     pub call_title: Option<String>,
     /// Stored beside each chunk for readers.
     pub call_date: chrono::DateTime<chrono::Utc>,
+    /// Its statements may take two minutes, whatever the role's `statement_timeout` is.
+    pub patient: bool,
 }
 
 /// How much work an attempt was.
@@ -165,46 +175,6 @@ pub struct Claimed {
     pub suspect_waits: bool,
     /// Time until the earliest retry falls due, where one waits.
     pub next_due: Option<Duration>,
-}
-
-/// A segment as an importer read it.
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
-pub struct ImportedSegment {
-    /// Who speaks.
-    pub speaker_name: Option<String>,
-    /// The speaker's address, where the source knows it.
-    pub speaker_email: Option<String>,
-    /// What is said.
-    pub text: String,
-    /// `HH:MM:SS` from the start of the call.
-    pub timestamp: Option<String>,
-}
-
-/// A recording as an importer read it.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct ImportedRecording {
-    /// Its name.
-    pub key: RecordingKey,
-    /// Title of the call.
-    pub title: Option<String>,
-    /// When the call took place; the time of the import where the source does not say.
-    pub created_at: Option<chrono::DateTime<chrono::Utc>>,
-    /// When it probably took place, where the source does not say. It counts only while the
-    /// recording is new, so that a file that was copied or touched changes nothing.
-    pub created_at_presumed: Option<chrono::DateTime<chrono::Utc>>,
-    /// Its segments, in the source's order.
-    pub segments: Vec<ImportedSegment>,
-}
-
-/// What an import did to a recording.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum ImportChange {
-    /// It was not there before.
-    New,
-    /// Its title, date or transcript differs.
-    Changed,
-    /// It is as it was.
-    Unchanged,
 }
 
 /// How many tasks are in each state.
@@ -241,7 +211,7 @@ pub enum ClaimOf {
 /// The queue, the transcripts and the chunks. Every write of an attempt is fenced by its lease:
 /// under a stale one it changes nothing and returns [`Failure::LeaseLost`].
 #[async_trait]
-pub trait Store: Send + Sync + 'static {
+pub trait Store: Runs {
     /// Leases tasks of a model that are due, best first, for `lease` from now by the database's
     /// clock. Each gets a fresh token and an attempt row. A retired model has no tasks.
     async fn claim(
@@ -255,9 +225,14 @@ pub trait Store: Send + Sync + 'static {
     /// Extends leases; returns those of the tokens that are still held.
     async fn renew(&self, tokens: &[Uuid], lease: Duration) -> Result<Vec<Uuid>, Failure>;
 
-    /// Gives back, uncounted, tasks that `worker` leased but that are not among the `known` tokens:
-    /// the answer to its claim was lost. Returns how many.
-    async fn release_unknown(&self, worker: Uuid, known: &[Uuid]) -> Result<u64, Failure>;
+    /// Gives back, uncounted, tasks that `worker` leased for `part` but that are not among the `known`
+    /// tokens: the answer to its claim was lost. Returns how many.
+    async fn release_unknown(
+        &self,
+        worker: Uuid,
+        part: Part,
+        known: &[Uuid],
+    ) -> Result<u64, Failure>;
 
     /// Says that `worker` is alive, and will be for `lease` unless it says so again. Returns how many
     /// workers of its model are alive, itself included. Rows of workers that died a day ago go.

@@ -2,34 +2,12 @@
 
 use async_trait::async_trait;
 use chrono::{DateTime, Utc};
-use serde::{Deserialize, Serialize};
+use serde::Serialize;
 use uuid::Uuid;
 
 use crate::domain::failure::Failure;
+pub use crate::domain::part::Part;
 use crate::domain::recording::RecordingKey;
-
-/// A part of the work that can be run at once, paused and resumed by itself.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Part {
-    /// Claims of tasks that are ready, and the reconciliation at each tick.
-    Main,
-    /// Runs over dead letters.
-    Recovery,
-}
-
-impl Part {
-    /// Both, in the order in which reports list them.
-    pub const ALL: [Part; 2] = [Part::Main, Part::Recovery];
-
-    /// The word that is stored.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Part::Main => "main",
-            Part::Recovery => "recovery",
-        }
-    }
-}
 
 /// Recover one recording now.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -75,7 +75,7 @@ async fn build(
     let reusable = sqlx::query_scalar!(
         r#"select (w.position - 1)::int as "index!"
            from unnest($4::bytea[]) with ordinality as w (content_hash, position)
-           where exists (
+           where not $6 and exists (
                select from transcript_chunks c
                join chunk_sets s on s.id = c.chunk_set_id
                where s.user_id = $1 and s.recording_id = $2 and s.model = $3
@@ -85,7 +85,8 @@ async fn build(
         key.recording_id,
         request.model_name,
         &hashes as &[&[u8]],
-        id
+        id,
+        request.afresh
     )
     .fetch_all(&mut *connection)
     .await?;
@@ -164,7 +165,10 @@ async fn end_attempt(
         "update embedding_queue set
              status = case when $2 then 'completed' else 'pending' end,
              completed_at = case when $2 then clock_timestamp() end,
-             attempts = attempts - case when $2 then 0 else 1 end,
+             attempts = case when $2 then attempts when part = 'main' then attempts - 1 else 0 end,
+             recoveries = 0, recovery_requested = case when not $2 then recovery_requested end,
+             afresh = case when not $2 then afresh end,
+             dead_letter_permanent = false,
              last_error = null, failure_class = null, failure_fingerprint = null,
              dirty = false, lease_token = null, lease_expires_at = null, locked_at = null
          where id = $1",

@@ -155,9 +155,14 @@ pub(super) async fn find(
 
 /// Enqueues recordings that nobody asked for but that need it: first those without a current set,
 /// then those whose transcript changed unseen. Recordings with an open task for the model are left
-/// alone; for a model that is neither the current nor the next one, there is nothing to do.
+/// alone; for a model that is neither the current nor the next one, or while the main part is paused,
+/// there is nothing to do. What an administrator discarded stays so until its transcript changes.
 pub(super) async fn reconcile(pool: &Pool, model: &Model, rows_max: u32) -> Result<u64, Failure> {
     let mut transaction = super::begin_patient(pool).await?;
+    let paused = sqlx::query_scalar!(r#"select is_paused('main') as "paused!""#);
+    if paused.fetch_one(&mut *transaction).await? {
+        return Ok(0);
+    }
     let missing = enqueue_missing(&mut transaction, model, rows_max).await?;
     let changed = enqueue_changed(&mut transaction, model, rows_max).await?;
     transaction.commit().await?;
@@ -181,6 +186,9 @@ async fn enqueue_missing(
                  and not exists (select from embedding_queue q
                              where q.user_id = c.user_id and q.recording_id = c.recording_id
                                and coalesce(q.for_model, '') = tasks_of_model($1) and q.status <> 'completed')
+                 and not exists (select from admin_actions a
+                             where a.action = 'discard' and a.user_id = c.user_id and a.recording_id = c.recording_id
+                               and a.detail ->> 'digest' = recording_digest(c.user_id, c.recording_id))
                order by c.created_at desc
                limit $2
            )

@@ -7,8 +7,9 @@ use uuid::Uuid;
 
 use super::connection::Pool;
 use crate::domain::failure::Failure;
+use crate::domain::part::Part;
 use crate::domain::recording::RecordingKey;
-use crate::domain::task::{Lease, Settlement, Task, TaskState};
+use crate::domain::task::{Lease, Task};
 use crate::ports::{ClaimOf, Claimed, TaskCounts};
 
 /// Leases due tasks of one model. The plain `skip locked` claim is right because a recording has at
@@ -30,12 +31,14 @@ pub(super) async fn claim(
                where status in ('pending', 'failed') and coalesce(for_model, '') = tasks_of_model($5)
                  and (next_retry_at is null or next_retry_at <= clock_timestamp())
                  and (crashes > 0) = $3
+                 -- Asked for: the recovery part's.
+                 and recovery_requested is null and not is_paused('main')
                order by claim_rank desc, created_at desc
                limit $2
                for update skip locked
            ), taken as (
                update embedding_queue q
-               set status = 'processing', attempts = q.attempts + 1, claimed_alone = $3,
+               set status = 'processing', attempts = q.attempts + 1, claimed_alone = $3, part = 'main',
                    worker_id = $1, locked_at = clock_timestamp(), next_retry_at = null,
                    lease_token = gen_random_uuid(),
                    lease_expires_at = clock_timestamp() + make_interval(secs => $4)
@@ -47,7 +50,7 @@ pub(super) async fn claim(
                returning id, task_id
            )
            select t.id, o.id as attempt_id, t.lease_token as "token!", t.user_id, t.recording_id,
-                  t.attempts, t.max_attempts, t.crashes_alone, t.releases
+                  t.attempts, t.max_attempts, t.crashes_alone, t.releases, t.recoveries, t.afresh
            from taken t join opened o on o.task_id = t.id
            order by t.claim_rank desc, t.created_at desc"#,
         worker,
@@ -64,6 +67,9 @@ pub(super) async fn claim(
         crashes_alone: row.crashes_alone as u32,
         releases: row.releases as u32,
         alone,
+        part: Part::Main,
+        recoveries: row.recoveries as u32,
+        afresh: row.afresh,
     })
     .fetch_all(pool)
     .await?;
@@ -72,6 +78,7 @@ pub(super) async fn claim(
                   extract(epoch from min(next_retry_at) filter (where next_retry_at > now()) - now())::float8 as next_due_secs
            from embedding_queue
            where status in ('pending', 'failed') and (crashes > 0 or next_retry_at is not null)
+             and recovery_requested is null and not is_paused('main')
              and coalesce(for_model, '') = tasks_of_model($1)"#,
         model_name
     )
@@ -107,24 +114,29 @@ pub(super) async fn renew(
 pub(super) async fn release_unknown(
     pool: &Pool,
     worker: Uuid,
+    part: Part,
     known: &[Uuid],
 ) -> Result<u64, Failure> {
     let released = sqlx::query_scalar!(
         r#"with task as (
                update embedding_queue set
-                   status = 'pending', attempts = attempts - 1, lease_token = null,
-                   lease_expires_at = null, locked_at = null, worker_id = null
-               where worker_id = $1 and status = 'processing' and lease_token <> all($2)
+                   status = case when $3 = 'main' then 'pending' else 'dead_letter' end,
+                   attempts = attempts - case when $3 = 'main' then 1 else 0 end,
+                   dead_letter_reason = case when $3 <> 'main' then coalesce(last_error, 'its recovery was interrupted') end,
+                   next_retry_at = case when $3 <> 'main' and not dead_letter_permanent then clock_timestamp() end,
+                   lease_token = null, lease_expires_at = null, locked_at = null, worker_id = null
+               where worker_id = $1 and part = $3 and status = 'processing' and lease_token <> all($2)
                returning id
            ), attempt as (
                update embedding_attempts
                set outcome = 'released', ended_at = clock_timestamp(),
                    message = 'the answer to the claim was lost'
-               where outcome is null and worker_id = $1 and task_id in (select id from task)
+               where outcome is null and worker_id = $1 and part = $3 and task_id in (select id from task)
            )
            select count(*) as "released!" from task"#,
         worker,
         known,
+        part.as_str(),
     )
     .fetch_one(pool)
     .await?;
@@ -135,7 +147,7 @@ pub(super) async fn release_unknown(
 pub(super) async fn expired(pool: &Pool, rows_max: u32) -> Result<Vec<Task>, Failure> {
     let tasks = sqlx::query!(
         r#"select q.id, q.lease_token as "token!", a.id as "attempt_id?", q.user_id, q.recording_id,
-                  q.attempts, q.max_attempts, q.crashes_alone, q.releases, q.claimed_alone
+                  q.attempts, q.max_attempts, q.crashes_alone, q.releases, q.claimed_alone, q.part, q.recoveries, q.afresh
            from embedding_queue q
            left join lateral (
                select id from embedding_attempts
@@ -158,74 +170,13 @@ pub(super) async fn expired(pool: &Pool, rows_max: u32) -> Result<Vec<Task>, Fai
         crashes_alone: row.crashes_alone as u32,
         releases: row.releases as u32,
         alone: row.claimed_alone,
+        part: Part::of(&row.part),
+        recoveries: row.recoveries as u32,
+        afresh: row.afresh,
     })
     .fetch_all(pool)
     .await?;
     Ok(tasks)
-}
-
-/// Writes a settlement and closes the attempt. The token is the key: it is gone once settled, so
-/// the same settlement sent twice changes nothing. A task asked for anew while its last attempt
-/// failed for good begins afresh.
-pub(super) async fn settle(
-    pool: &Pool,
-    lease: &Lease,
-    failure: &Failure,
-    settlement: &Settlement,
-) -> Result<bool, Failure> {
-    let expired = *failure == Failure::LeaseExpired;
-    let (state, outcome, after_secs, uncounted, counted_release, permanent) = match settlement {
-        Settlement::Retry { after } => {
-            (TaskState::Failed, "retry", Some(after.as_secs_f64()), false, false, false)
-        }
-        Settlement::DeadLetter { permanent } => {
-            (TaskState::DeadLetter, "dead_letter", None, false, false, *permanent)
-        }
-        Settlement::Release { counted } => {
-            (TaskState::Pending, "released", None, true, *counted, false)
-        }
-    };
-    let settled = sqlx::query_scalar!(
-        r#"with task as (
-               update embedding_queue set
-                   status = case when dirty and $4 = 'dead_letter' then 'pending' else $4 end,
-                   attempts = case when dirty and $4 = 'dead_letter' then 0
-                                   else attempts - case when $6 then 1 else 0 end end,
-                   releases = releases + case when $7 then 1 else 0 end,
-                   crashes = crashes + case when $8 then 1 else 0 end,
-                   crashes_alone = crashes_alone + case when $8 and claimed_alone then 1 else 0 end,
-                   next_retry_at = clock_timestamp() + make_interval(secs => $5),
-                   last_error = $9, failure_class = $10, failure_fingerprint = $11,
-                   dead_letter_reason = case when $4 = 'dead_letter' and not dirty then $9 end,
-                   dead_letter_permanent = $12 and not dirty,
-                   dirty = false, lease_token = null, lease_expires_at = null,
-                   locked_at = null, worker_id = null
-               where id = $1 and lease_token = $2 and status = 'processing'
-                 and (not $8 or lease_expires_at < clock_timestamp())
-               returning id
-           ), attempt as (
-               update embedding_attempts
-               set outcome = $13, ended_at = clock_timestamp(), failure_class = $10, message = $9
-               where id = $3 and outcome is null and exists (select from task)
-           )
-           select count(*) as "settled!" from task"#,
-        lease.task_id,
-        lease.token,
-        lease.attempt_id,
-        state.as_str(),
-        after_secs,
-        uncounted,
-        counted_release,
-        expired,
-        failure.to_string(),
-        failure.class(),
-        failure.fingerprint(),
-        permanent,
-        outcome,
-    )
-    .fetch_one(pool)
-    .await?;
-    Ok(settled == 1)
 }
 
 /// Tasks by state: of one model, or all.

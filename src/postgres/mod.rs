@@ -1,5 +1,6 @@
 //! All SQL, one file a table. [`PgStore`] is the adapter behind [`crate::ports::Store`].
 
+mod admin_actions;
 mod adoption;
 mod checkup;
 mod chunk_sets;
@@ -12,11 +13,14 @@ mod fathom;
 mod import;
 mod model_swap;
 mod pooling;
+mod recovery;
 mod reembedding;
 mod reembedding_progress;
+mod runs;
 mod schedules;
 mod schema;
 mod search;
+mod settlements;
 mod store;
 mod transcript_chunks;
 mod verify;

@@ -9,19 +9,20 @@ use tokio::sync::mpsc;
 use uuid::Uuid;
 
 use super::{
-    PgStore, chunk_sets, embedding_jobs, embedding_queue, fathom, schedules, transcript_chunks,
-    workers,
+    PgStore, chunk_sets, embedding_jobs, embedding_queue, fathom, recovery, runs, schedules,
+    settlements, transcript_chunks, workers,
 };
 use crate::domain::failure::Failure;
+use crate::domain::part::Part;
 use crate::domain::recording::RecordingKey;
 use crate::domain::task::{Lease, Settlement, Task};
 use crate::ports::{
-    ChunkRow, ChunkSet, ChunkSetRequest, ClaimOf, Claimed, Completion, Destination, Model, Source,
-    Store, TaskCounts, Work, WorkerState,
+    ChunkRow, ChunkSet, ChunkSetRequest, ClaimOf, Claimed, Completion, Destination, Model,
+    Occasion, Recovery, RecoveryRun, RunResult, Runs, Source, Store, TaskCounts, Work, WorkerState,
 };
 
-/// The channel that a ready task is announced on.
-const CHANNEL: &str = "embedding_recovery";
+/// The channel that a ready task, and what an administrator asks for, is announced on.
+pub(super) const CHANNEL: &str = "embedding_recovery";
 
 #[async_trait]
 impl Store for PgStore {
@@ -39,8 +40,13 @@ impl Store for PgStore {
         embedding_queue::renew(&self.pool, tokens, lease).await
     }
 
-    async fn release_unknown(&self, worker: Uuid, known: &[Uuid]) -> Result<u64, Failure> {
-        embedding_queue::release_unknown(&self.pool, worker, known).await
+    async fn release_unknown(
+        &self,
+        worker: Uuid,
+        part: Part,
+        known: &[Uuid],
+    ) -> Result<u64, Failure> {
+        embedding_queue::release_unknown(&self.pool, worker, part, known).await
     }
 
     async fn heartbeat(&self, worker: &WorkerState, lease: Duration) -> Result<u32, Failure> {
@@ -61,7 +67,7 @@ impl Store for PgStore {
         failure: &Failure,
         settlement: &Settlement,
     ) -> Result<bool, Failure> {
-        embedding_queue::settle(&self.pool, lease, failure, settlement).await
+        settlements::settle(&self.pool, lease, failure, settlement).await
     }
 
     async fn note_trace(&self, lease: &Lease, trace_id: &str) -> Result<(), Failure> {
@@ -93,7 +99,12 @@ impl Store for PgStore {
         destination: &Destination,
         rows: &[ChunkRow],
     ) -> Result<(), Failure> {
-        transcript_chunks::insert(&self.pool, destination, rows).await
+        if !destination.patient {
+            return transcript_chunks::insert(&self.pool, destination, rows).await;
+        }
+        let mut transaction = super::begin_patient(&self.pool).await?;
+        transcript_chunks::insert(&mut *transaction, destination, rows).await?;
+        Ok(transaction.commit().await?)
     }
 
     async fn complete(
@@ -152,5 +163,44 @@ impl Store for PgStore {
             // missed, so it counts as a notification.
             listener.try_recv().await?;
         }
+    }
+}
+
+#[async_trait]
+impl Runs for PgStore {
+    async fn begin_recovery(
+        &self,
+        worker: Uuid,
+        model_name: &str,
+        occasion: Occasion,
+    ) -> Result<Recovery, Failure> {
+        recovery::begin(&self.pool, worker, model_name, occasion).await
+    }
+
+    async fn claim_recovery(
+        &self,
+        worker: Uuid,
+        model_name: &str,
+        run: &RecoveryRun,
+        rows_max: u32,
+        lease: Duration,
+    ) -> Result<Vec<Task>, Failure> {
+        recovery::claim(&self.pool, worker, model_name, run, rows_max, lease).await
+    }
+
+    async fn end_run(&self, run_id: Uuid, result: &RunResult) -> Result<(), Failure> {
+        runs::end(&self.pool, run_id, result).await
+    }
+
+    async fn hold_off(&self, model_name: &str, after: Duration) -> Result<u64, Failure> {
+        recovery::hold_off(&self.pool, model_name, after).await
+    }
+
+    async fn begin_main_run(&self, worker: Uuid) -> Result<Option<Uuid>, Failure> {
+        runs::take_up(&self.pool, Part::Main, worker).await
+    }
+
+    async fn note_main_tick(&self, worker: Uuid, enqueued: u64) -> Result<(), Failure> {
+        runs::note_main_tick(&self.pool, worker, enqueued).await
     }
 }

@@ -1,6 +1,7 @@
 //! `transcript_chunks`: the fenced insert, and the removal of dead sets.
 
 use pgvector::Vector;
+use sqlx::PgExecutor;
 
 use super::connection::Pool;
 use crate::domain::failure::Failure;
@@ -11,7 +12,7 @@ use crate::ports::{ChunkRow, Destination};
 /// takeover, which changes the token, wait until this statement is done. Rows without a vector
 /// take that of a live chunk with the same text.
 pub(super) async fn insert(
-    pool: &Pool,
+    executor: impl PgExecutor<'_>,
     destination: &Destination,
     rows: &[ChunkRow],
 ) -> Result<(), Failure> {
@@ -65,7 +66,7 @@ pub(super) async fn insert(
         &ends as &[Option<String>],
         vectors as _,
     )
-    .fetch_one(pool)
+    .fetch_one(executor)
     .await?;
     if fenced == 0 { Err(Failure::LeaseLost) } else { Ok(()) }
 }

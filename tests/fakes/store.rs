@@ -7,11 +7,12 @@ use std::time::Duration;
 use async_trait::async_trait;
 use chrono::{DateTime, Utc};
 use embedding_recovery::domain::failure::Failure;
+use embedding_recovery::domain::part::Part;
 use embedding_recovery::domain::recording::RecordingKey;
 use embedding_recovery::domain::task::{Lease, Settlement, Task};
 use embedding_recovery::ports::{
-    ChunkRow, ChunkSet, ChunkSetRequest, ClaimOf, Claimed, Completion, Destination, Model, Source,
-    Store, TaskCounts, Work, WorkerState,
+    ChunkRow, ChunkSet, ChunkSetRequest, ClaimOf, Claimed, Completion, Destination, Model,
+    Occasion, Recovery, RecoveryRun, RunResult, Runs, Source, Store, TaskCounts, Work, WorkerState,
 };
 use embedding_recovery::postgres::PgStore;
 use tokio::sync::{mpsc, watch};
@@ -129,22 +130,31 @@ impl FaultyStore {
 }
 
 macro_rules! pass_on {
-    ($($operation:ident($($argument:ident: $type:ty),*) -> $result:ty;)*) => {
-        const OPERATIONS: &[&str] = &[$(stringify!($operation)),*];
+    ($($port:ident { $($operation:ident($($argument:ident: $type:ty),*) -> $result:ty;)* })*) => {
+        const OPERATIONS: &[&str] = &[$($(stringify!($operation)),*),*];
 
-        #[async_trait]
-        impl Store for FaultyStore {
+        $(#[async_trait]
+        impl $port for FaultyStore {
             $(async fn $operation(&self, $($argument: $type),*) -> Result<$result, Failure> {
                 self.call(stringify!($operation), self.inner.$operation($($argument),*)).await
             })*
-        }
+        })*
     };
 }
 
 pass_on! {
+Runs {
+    begin_recovery(worker: Uuid, model_name: &str, occasion: Occasion) -> Recovery;
+    claim_recovery(worker: Uuid, model_name: &str, run: &RecoveryRun, rows_max: u32, lease: Duration) -> Vec<Task>;
+    end_run(run_id: Uuid, result: &RunResult) -> ();
+    hold_off(model_name: &str, after: Duration) -> u64;
+    begin_main_run(worker: Uuid) -> Option<Uuid>;
+    note_main_tick(worker: Uuid, enqueued: u64) -> ();
+}
+Store {
     claim(worker: Uuid, model_name: &str, of: ClaimOf, lease: Duration) -> Claimed;
     renew(tokens: &[Uuid], lease: Duration) -> Vec<Uuid>;
-    release_unknown(worker: Uuid, known: &[Uuid]) -> u64;
+    release_unknown(worker: Uuid, part: Part, known: &[Uuid]) -> u64;
     heartbeat(worker: &WorkerState, lease: Duration) -> u32;
     sign_off(worker: Uuid) -> ();
     expired(rows_max: u32) -> Vec<Task>;
@@ -161,4 +171,5 @@ pass_on! {
     task_counts() -> TaskCounts;
     statement_timeout() -> Option<Duration>;
     listen(ready: mpsc::Sender<()>) -> ();
+}
 }

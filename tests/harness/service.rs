@@ -3,8 +3,8 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use embedding_recovery::actors::{Status, Tree, TreeSettings};
-use embedding_recovery::domain::retry::RetryPolicy;
+use embedding_recovery::actors::{RecoverySettings, Status, Tree, TreeSettings};
+use embedding_recovery::domain::retry::{RecoveryPolicy, RetryPolicy};
 use embedding_recovery::ports::{Embedder, Model, Store, TaskCounts};
 use uuid::Uuid;
 
@@ -29,6 +29,13 @@ pub fn settings(
         requests_in_flight: 2,
         schedule: "*/5 * * * *".parse().unwrap(),
         stall: Duration::from_secs(60),
+        recovery: RecoverySettings {
+            // Never, but where a test asks for it.
+            schedule: "0 0 29 2 *".parse().unwrap(),
+            recordings_max: 1,
+            policy: RecoveryPolicy::default(),
+            small_batches_above: 200,
+        },
     }
 }
 

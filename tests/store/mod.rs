@@ -201,6 +201,7 @@ impl Attempt {
             fingerprint: texts.join("|"),
             digest: source.digest,
             content_hashes: rows(texts).iter().map(|row| row.content_hash).collect(),
+            afresh: false,
         };
         let set = database.store.open_chunk_set(&task.lease, &task.key, &request).await?;
         let destination = Destination {
@@ -210,6 +211,7 @@ impl Attempt {
             model_name: model_name.into(),
             call_title: source.recording.title,
             call_date: source.recording.created_at,
+            patient: false,
         };
         Ok(Self { task, set, destination })
     }

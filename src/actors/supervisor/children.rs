@@ -13,6 +13,7 @@ use super::super::scheduler::{Scheduler, SchedulerArguments};
 use super::super::writer::{Writer, WriterArguments, WriterMessage};
 use super::endings::Ending;
 use super::{SupervisorMessage, SupervisorState};
+use crate::domain::part::Part;
 
 /// More restarts than this within [`RESTART_PERIOD`] will not be cured by another.
 const RESTARTS_MAX: usize = 5;
@@ -89,12 +90,22 @@ impl SupervisorState {
                 let arguments = RecoveryArguments {
                     store,
                     outages,
+                    supervisor: myself.clone(),
                     claimer: self.children.claimer.address(),
-                    retry: settings.retry.clone(),
+                    worker_id: settings.worker_id,
+                    model_name: settings.model.name.clone(),
+                    policies: self.policies.clone(),
                     lease: settings.lease,
+                    schedule: settings.recovery.schedule.clone(),
+                    recordings_max: settings.recovery.recordings_max,
                 };
+                let Held { recovering, trouble, .. } = self.held();
+                let arguments = (arguments, recovering, trouble.is_some());
                 let (actor, _) = Actor::spawn_linked(None, Recovery, arguments, supervisor).await?;
                 self.children.recovery.publish(actor.clone());
+                if self.draining {
+                    actor.cast(RecoveryMessage::Drain)?;
+                }
                 actor.get_id()
             }
             Child::Claimer => {
@@ -122,6 +133,7 @@ impl SupervisorState {
                     store,
                     outages,
                     model: settings.model.clone(),
+                    worker_id: settings.worker_id,
                     schedule: settings.schedule.clone(),
                     claimer: self.children.claimer.address(),
                     recovery: self.children.recovery.address(),
@@ -141,6 +153,11 @@ impl SupervisorState {
         let tasks: Vec<_> = running.chain(self.unsettled.values().map(|u| u.task())).collect();
         Held {
             tokens: tasks.iter().map(|task| task.lease.token).collect(),
+            recovering: tasks
+                .iter()
+                .filter(|task| task.part == Part::Recovery)
+                .map(|task| task.lease.token)
+                .collect(),
             alone: tasks.iter().any(|task| task.alone),
             draining: self.draining,
             trouble: self.trouble.clone(),

@@ -10,9 +10,10 @@ use uuid::Uuid;
 use super::super::attempt::Done;
 use super::super::claimer::ClaimerMessage;
 use super::super::recording::RecordingState;
-use super::super::recovery::RecoveryMessage;
+use super::super::recovery::{RecoveryEnding, RecoveryMessage};
 use super::{Running, SupervisorMessage, SupervisorState};
 use crate::domain::failure::Failure;
+use crate::domain::part::Part;
 use crate::domain::task::{Settlement, Task, settle};
 use crate::ports::Completion;
 
@@ -92,20 +93,22 @@ impl SupervisorState {
 
     fn done(&mut self, task: Task, done: Done) {
         let work = done.work;
-        match done.completion {
+        let ending = match done.completion {
             Completion::Completed => {
                 tracing::info!(recording = %task.key, chunks = work.chunks, reused = work.chunks_reused, tokens = work.tokens, "completed");
                 self.completed += 1;
                 self.children.recovery.address().cast(RecoveryMessage::Clean);
+                RecoveryEnding::Completed
             }
             Completion::Superseded => {
                 tracing::info!(recording = %task.key, "the transcript changed meanwhile; once more");
+                RecoveryEnding::Interrupted
             }
-        }
+        };
         if work.tokens > 0 && self.circuit.open().is_none() {
             self.circuit.succeeded();
         }
-        self.free(task.lease.token);
+        self.free(&task, ending);
     }
 
     /// Decides and sends the decision off.
@@ -119,10 +122,10 @@ impl SupervisorState {
         if failure == Failure::LeaseLost {
             // Whoever holds it now settles it.
             tracing::warn!(recording = %task.key, "the lease was lost to another worker");
-            return self.free(token);
+            return self.free(&task, RecoveryEnding::Interrupted);
         }
         let failure = self.blame(myself, &task, failure);
-        let settlement = settle(&task, &failure, &self.settings.retry, rand::random());
+        let settlement = settle(&task, &failure, &self.policies, rand::random());
         tracing::warn!(recording = %task.key, attempt = task.attempts, error = %failure, ?settlement, "attempt failed");
         self.unsettled.insert(token, Unsettled { task, failure, settlement });
         self.store_settlement(myself, token);
@@ -153,12 +156,20 @@ impl SupervisorState {
     }
 
     pub(super) fn settled(&mut self, token: Uuid) {
-        if self.unsettled.remove(&token).is_some() {
-            self.free(token);
+        if let Some(Unsettled { task, failure, settlement }) = self.unsettled.remove(&token) {
+            let ending = match settlement {
+                Settlement::Postpone { .. } => RecoveryEnding::Interrupted,
+                _ => RecoveryEnding::Failed { fingerprint: failure.fingerprint() },
+            };
+            self.free(&task, ending);
         }
     }
 
-    fn free(&self, token: Uuid) {
+    fn free(&self, task: &Task, ending: RecoveryEnding) {
+        let token = task.lease.token;
         self.children.claimer.address().cast(ClaimerMessage::Freed(token));
+        if task.part == Part::Recovery {
+            self.children.recovery.address().cast(RecoveryMessage::Ended { token, ending });
+        }
     }
 }

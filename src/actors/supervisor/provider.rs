@@ -5,8 +5,10 @@ use std::time::Instant;
 use ractor::ActorRef;
 
 use super::super::claimer::{ClaimerMessage, Trouble};
+use super::super::recovery::RecoveryMessage;
 use super::{SupervisorMessage, SupervisorState};
 use crate::domain::failure::Failure;
+use crate::domain::part::Part;
 use crate::domain::task::Task;
 use crate::ports::Embedded;
 
@@ -19,7 +21,12 @@ impl SupervisorState {
         task: &Task,
         failure: Failure,
     ) -> Failure {
+        if task.part == Part::Recovery && matches!(failure, Failure::ProviderRejectsItem { .. }) {
+            // It was rejected before: it tells nothing about the provider.
+            return failure;
+        }
         if self.circuit.failed(&task.key, &failure) {
+            self.children.recovery.address().cast(RecoveryMessage::Pause);
             self.arm_probe(myself);
         }
         match failure {
@@ -57,6 +64,7 @@ impl SupervisorState {
                 self.trouble = None;
                 if !self.draining {
                     self.children.claimer.address().cast(ClaimerMessage::Resume);
+                    self.children.recovery.address().cast(RecoveryMessage::Resume);
                 }
             }
             Err(failure) => {

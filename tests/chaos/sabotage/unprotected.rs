@@ -7,11 +7,13 @@ use async_trait::async_trait;
 use chrono::{DateTime, Utc};
 use embedding_recovery::domain::failure::{Failure, Fault};
 use embedding_recovery::domain::packing::RequestLimits;
+use embedding_recovery::domain::part::Part;
 use embedding_recovery::domain::recording::RecordingKey;
 use embedding_recovery::domain::task::{Lease, Settlement, Task};
 use embedding_recovery::ports::{
     ChunkRow, ChunkSet, ChunkSetRequest, ClaimOf, Claimed, Completion, Destination, Embedded,
-    Embedder, Model, Source, Store, TaskCounts, Work, WorkerState,
+    Embedder, Model, Occasion, Recovery, RecoveryRun, RunResult, Runs, Source, Store, TaskCounts,
+    Work, WorkerState,
 };
 use embedding_recovery::postgres::PgStore;
 use sqlx::PgPool;
@@ -69,6 +71,17 @@ impl UnprotectedStore {
     }
 }
 
+macro_rules! runs {
+    ($($operation:ident($($argument:ident: $type:ty),*) -> $result:ty;)*) => {
+        #[async_trait]
+        impl Runs for UnprotectedStore {
+            $(async fn $operation(&self, $($argument: $type),*) -> Result<$result, Failure> {
+                self.inner.$operation($($argument),*).await
+            })*
+        }
+    };
+}
+
 macro_rules! store {
     ($($operation:ident($($argument:ident: $type:ty),*) -> $result:ty;)*) => {
         #[async_trait]
@@ -124,10 +137,18 @@ macro_rules! store {
 }
 
 // What no protection is in.
+runs! {
+    begin_recovery(worker: Uuid, model_name: &str, occasion: Occasion) -> Recovery;
+    claim_recovery(worker: Uuid, model_name: &str, run: &RecoveryRun, rows_max: u32, lease: Duration) -> Vec<Task>;
+    end_run(run_id: Uuid, result: &RunResult) -> ();
+    hold_off(model_name: &str, after: Duration) -> u64;
+    begin_main_run(worker: Uuid) -> Option<Uuid>;
+    note_main_tick(worker: Uuid, enqueued: u64) -> ();
+}
 store! {
     claim(worker: Uuid, model_name: &str, of: ClaimOf, lease: Duration) -> Claimed;
     renew(tokens: &[Uuid], lease: Duration) -> Vec<Uuid>;
-    release_unknown(worker: Uuid, known: &[Uuid]) -> u64;
+    release_unknown(worker: Uuid, part: Part, known: &[Uuid]) -> u64;
     heartbeat(worker: &WorkerState, lease: Duration) -> u32;
     sign_off(worker: Uuid) -> ();
     expired(rows_max: u32) -> Vec<Task>;

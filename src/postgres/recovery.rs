@@ -1,0 +1,152 @@
+//! Claims of dead letters, and the runs that they are claimed under. Each decision is one statement, so
+//! that any number of processes come to the same one.
+
+use std::time::Duration;
+
+use uuid::Uuid;
+
+use super::connection::Pool;
+use super::runs;
+use crate::domain::failure::Failure;
+use crate::domain::part::Part;
+use crate::domain::recording::RecordingKey;
+use crate::domain::task::{Lease, Task};
+use crate::ports::{Occasion, Recovery, RecoveryRun, RunCause};
+
+/// Begins a run where there is reason to: one that was asked for first.
+pub(super) async fn begin(
+    pool: &Pool,
+    worker: Uuid,
+    model_name: &str,
+    occasion: Occasion,
+) -> Result<Recovery, Failure> {
+    runs::end_abandoned(pool, Part::Recovery, worker).await?;
+    if let Some(id) = runs::take_up(pool, Part::Recovery, worker).await? {
+        return Ok(Recovery {
+            run: Some(RecoveryRun { id, cause: RunCause::Run }),
+            next_due: None,
+        });
+    }
+    let begun = sqlx::query!(
+        r#"with mine as materialized (
+               select recovery_requested is not null as requested, part
+               from embedding_queue
+               where coalesce(for_model, '') = tasks_of_model($2) and status in ('pending', 'failed', 'dead_letter')
+                 and (recovery_requested is not null or status = 'dead_letter' and not dead_letter_permanent)
+                 and coalesce(next_retry_at, '-infinity') <= clock_timestamp()
+           )
+           insert into runs (part, cause, worker_id, started_at)
+           select 'recovery', cause, $1, clock_timestamp()
+           from (select case when exists (select from mine where requested) then 'request'
+                             when $3 and exists (select from mine) then 'schedule'
+                             when exists (select from mine where part = 'recovery') then 'due' end as cause) c
+           where cause is not null and not is_paused('recovery')
+           returning id, cause"#,
+        worker,
+        model_name,
+        occasion == Occasion::Tick
+    )
+    .map(|row| RecoveryRun {
+        id: row.id,
+        cause: match row.cause.as_str() {
+            "request" => RunCause::Request,
+            "schedule" => RunCause::Schedule,
+            _ => RunCause::Due,
+        },
+    })
+    .fetch_optional(pool)
+    .await?;
+    let next_due_secs = sqlx::query_scalar!(
+        "select extract(epoch from min(next_retry_at) - clock_timestamp())::float8
+         from embedding_queue
+         where coalesce(for_model, '') = tasks_of_model($1) and status in ('pending', 'failed', 'dead_letter')
+           and (recovery_requested is not null or status = 'dead_letter' and part = 'recovery')
+           and next_retry_at > clock_timestamp() and not is_paused('recovery')",
+        model_name
+    )
+    .fetch_one(pool)
+    .await?;
+    let next_due = next_due_secs.map(|secs| Duration::from_secs_f64(secs.max(0.0)));
+    Ok(Recovery { run: begun, next_due })
+}
+
+/// Leases dead letters for a run. The row locks make every claim another's or ours, never both's.
+pub(super) async fn claim(
+    pool: &Pool,
+    worker: Uuid,
+    model_name: &str,
+    run: &RecoveryRun,
+    rows_max: u32,
+    lease: Duration,
+) -> Result<Vec<Task>, Failure> {
+    let tasks = sqlx::query!(
+        r#"with picked as (
+               select id from embedding_queue
+               where coalesce(for_model, '') = tasks_of_model($2) and status in ('pending', 'failed', 'dead_letter')
+                 and (recovery_requested is not null
+                      or not $3 and status = 'dead_letter' and not dead_letter_permanent)
+                 and coalesce(next_retry_at, '-infinity') <= clock_timestamp()
+                 and not is_paused('recovery')
+               order by (recovery_requested is null), created_at, id
+               limit $4
+               for update skip locked
+           ), taken as (
+               update embedding_queue q
+               set status = 'processing', part = 'recovery', claimed_alone = false,
+                   worker_id = $1, locked_at = clock_timestamp(), next_retry_at = null,
+                   dead_letter_reason = null, lease_token = gen_random_uuid(),
+                   lease_expires_at = clock_timestamp() + make_interval(secs => $5)
+               from picked where q.id = picked.id
+               returning q.*
+           ), opened as (
+               insert into embedding_attempts (task_id, user_id, recording_id, worker_id, number, part)
+               select id, user_id, recording_id, $1, attempts, 'recovery' from taken
+               returning id, task_id
+           )
+           select t.id, o.id as attempt_id, t.lease_token as "token!", t.user_id, t.recording_id,
+                  t.attempts, t.max_attempts, t.crashes_alone, t.releases, t.recoveries, t.afresh
+           from taken t join opened o on o.task_id = t.id
+           order by t.created_at, t.id"#,
+        worker,
+        model_name,
+        run.cause == RunCause::Request,
+        i64::from(rows_max),
+        lease.as_secs_f64(),
+    )
+    .map(|row| Task {
+        lease: Lease { task_id: row.id, attempt_id: row.attempt_id, token: row.token },
+        key: RecordingKey { user_id: row.user_id, recording_id: row.recording_id },
+        attempts: row.attempts as u32,
+        max_attempts: row.max_attempts as u32,
+        crashes_alone: row.crashes_alone as u32,
+        releases: row.releases as u32,
+        alone: false,
+        part: Part::Recovery,
+        recoveries: row.recoveries as u32,
+        afresh: row.afresh,
+    })
+    .fetch_all(pool)
+    .await?;
+    Ok(tasks)
+}
+
+/// Withdraws requests, and lets what was recovered before wait: all would go the way of the first.
+pub(super) async fn hold_off(
+    pool: &Pool,
+    model_name: &str,
+    after: Duration,
+) -> Result<u64, Failure> {
+    let held = sqlx::query!(
+        "update embedding_queue
+         set recovery_requested = null,
+             next_retry_at = case when not dead_letter_permanent then clock_timestamp() + make_interval(secs => $2) end
+         where coalesce(for_model, '') = tasks_of_model($1) and status in ('pending', 'failed', 'dead_letter')
+           and (recovery_requested is not null
+                or status = 'dead_letter' and part = 'recovery' and next_retry_at <= clock_timestamp())",
+        model_name,
+        after.as_secs_f64()
+    )
+    .execute(pool)
+    .await?;
+    Ok(held.rows_affected())
+}
