@@ -5,6 +5,7 @@ mod database_faults;
 mod edits;
 mod finding_work;
 mod leases;
+mod operating;
 mod provider_faults;
 mod recovery;
 mod scene;
