@@ -82,6 +82,12 @@ create function is_paused(of_part text) returns boolean language sql stable as $
     select exists (select from pauses where part = of_part)
 $$;
 
+-- Once an hour is enough for whoever does not insist.
+create function tried_recently(of_task uuid) returns boolean language sql stable as $$
+    select exists (select from embedding_attempts
+                   where task_id = of_task and started_at > clock_timestamp() - interval '1 hour')
+$$;
+
 -- A request ends with the last of its recordings, whichever statement ended that.
 create function recovery_request_ended() returns trigger language plpgsql as $$
 begin

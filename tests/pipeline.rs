@@ -5,6 +5,7 @@ mod database_faults;
 mod edits;
 mod finding_work;
 mod leases;
+mod operating;
 mod own_faults;
 mod provider_faults;
 mod recovery;

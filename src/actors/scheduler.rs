@@ -141,10 +141,9 @@ impl SchedulerState {
 
     /// Every replica polls and sweeps; one reconciles.
     async fn tick(&self, at: DateTime<Utc>) {
-        self.arguments.claimer.cast(ClaimerMessage::Poll);
         self.arguments.recovery.cast(RecoveryMessage::Sweep);
         self.arguments.recovery.cast(RecoveryMessage::Clean);
-        self.arguments.recovery.cast(RecoveryMessage::Look);
+        self.notified().await;
         match self.reconcile(at).await {
             Ok(0) => {}
             Ok(enqueued) => tracing::info!(enqueued, "enqueued recordings that nobody asked for"),

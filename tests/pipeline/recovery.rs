@@ -18,7 +18,7 @@ fn server_error() -> Reply {
 
 /// Forty dead letters, each for a turn of its own that the provider fails on, beside twenty recordings
 /// that are complete. The provider is well again.
-async fn forty_dead_letters() -> Scene {
+pub async fn forty_dead_letters() -> Scene {
     let scene = Scene::new().await;
     for recording_id in RECORDINGS.filter(|recording_id| recording_id % 3 > 0) {
         scene.fake.on(is_turn(recording_id, 1), server_error());
@@ -44,7 +44,7 @@ fn by_the_second(scene: &Scene) -> TreeSettings {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn forty_dead_letters_come_back_by_the_schedule_alone_once_their_cause_is_gone() {
+pub async fn forty_dead_letters_come_back_by_the_schedule_alone_once_their_cause_is_gone() {
     let scene = forty_dead_letters().await;
     let tree = scene.database.serve(by_the_second(&scene)).await;
     let done = "select count(*) = 60 from embedding_queue where status = 'completed'";

@@ -12,7 +12,8 @@ use crate::domain::task::{BLAMELESS_CLASSES, RELEASES_MAX};
 pub(super) async fn miscounted(connection: &mut Session) -> Result<Vec<Violation>, Failure> {
     let rows = sqlx::query!(
         r#"with history as (
-               select task_id, number, outcome, lead(number) over task as next_number
+               select task_id, number, outcome, part, lead(number) over task as next_number,
+                      lead(part) over task as next_part
                from embedding_attempts
                window task as (partition by task_id order by started_at, number)
            ), counted as (
@@ -23,6 +24,8 @@ pub(super) async fn miscounted(connection: &mut Session) -> Result<Vec<Violation
                            when h.next_number is not null or q.status <> 'dead_letter' then 0
                            else h.number end as expected
                from history h join embedding_queue q on q.id = h.task_id
+               -- Recovery counts for itself.
+               where h.part = 'main' and h.next_part is distinct from 'recovery'
            )
            select user_id, recording_id, found as "found!", expected as "expected!"
            from counted where found <> expected
