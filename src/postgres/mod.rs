@@ -9,6 +9,7 @@ mod embedding_queue;
 mod error;
 mod fathom;
 mod import;
+mod inspector;
 mod model_swap;
 mod reembedding;
 mod reembedding_progress;
