@@ -20,7 +20,7 @@ const JOBS: u32 = 5;
 
 /// Look at the queue, what happened lately, who works, and whether all is well.
 ///
-/// Exit codes: 0 healthy; 1 there is a warning; 2 something is critical, or the database does not
+/// With --watch and --json it prints one object a line. Exit codes: 0 healthy; 1 there is a warning; 2 something is critical, or the database does not
 /// answer; 64 wrong use.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Examples:
@@ -32,7 +32,7 @@ pub(super) struct Args {
     #[arg(long, env = "EMBEDDING_RECOVERY_WATCH")]
     watch: bool,
 
-    /// Print one JSON object; with --watch one a line
+    /// Print one JSON object
     #[arg(long, env = "EMBEDDING_RECOVERY_JSON")]
     json: bool,
 

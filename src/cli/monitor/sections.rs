@@ -126,13 +126,9 @@ fn dead_letters(page: &mut String, look: &Look) -> std::fmt::Result {
     }
     heading(page, "Dead letters")?;
     for group in &dead.groups {
-        let example = on_one_line(&group.example);
-        writeln!(
-            page,
-            "  {:>4} of fingerprint {}: {example}",
-            group.count,
-            on_one_line(&group.fingerprint)
-        )?;
+        // As a shell takes it after `recover --matching`.
+        let fingerprint = on_one_line(&group.fingerprint).replace('\'', r"'\''");
+        writeln!(page, "  {:>4} of '{fingerprint}'", group.count)?;
     }
     for letter in &dead.rows {
         let title = on_one_line(letter.title.as_deref().unwrap_or("untitled"));
@@ -224,13 +220,8 @@ fn schedules(page: &mut String, look: &Look) -> std::fmt::Result {
     }
     heading(page, "Schedules")?;
     for pause in &overview.pauses {
-        let by = on_one_line(&pause.by);
-        writeln!(
-            page,
-            "  {} is paused by {by} since {}",
-            pause.part.as_str(),
-            ago(look, pause.since)
-        )?;
+        let (by, span) = (on_one_line(&pause.by), since(look, pause.since));
+        writeln!(page, "  {} is paused by {by} for {span}", pause.part.as_str())?;
     }
     // A schedule without a cron of its own runs at the ticks of another.
     for schedule in overview.schedules.iter().filter(|schedule| schedule.cron.is_some()) {

@@ -16,6 +16,12 @@ const INTERVAL: Duration = Duration::from_secs(2);
 const OTHER_SCREEN: &str = "\u{1b}[?1049h";
 /// Gives it back.
 const OWN_SCREEN: &str = "\u{1b}[?1049l";
+/// Puts the cursor into the first column of the first row.
+const TO_THE_TOP: &str = "\u{1b}[H";
+/// Ends colours and clears what the line held before.
+const CLEAR_LINE: &str = "\u{1b}[0m\u{1b}[K";
+/// Clears the rest of the screen.
+const CLEAR_BELOW: &str = "\u{1b}[J";
 
 /// Looks until Ctrl-C, and ends with what was seen last. A database that does not answer is said, and
 /// asked again.
@@ -56,15 +62,32 @@ pub(super) async fn watch(
     ended.map(|()| exit_code(state))
 }
 
-/// Line over line, so that nothing flickers; what does not fit is cut off.
 fn draw(term: &Term, page: &str) {
     let (rows, columns) = term.size();
-    let mut drawn = String::from("\u{1b}[H");
-    for line in page.lines().take(usize::from(rows).saturating_sub(1)) {
-        drawn.push_str(&truncate_str(line, columns.into(), "…"));
-        drawn.push_str("\u{1b}[0m\u{1b}[K\n");
-    }
-    drawn.push_str("\u{1b}[J");
     let mut out = anstream::stdout().lock();
-    let _ = out.write_all(drawn.as_bytes()).and_then(|()| out.flush());
+    let _ = out
+        .write_all(frame(page, rows.into(), columns.into()).as_bytes())
+        .and_then(|()| out.flush());
+}
+
+/// Line over line, so that nothing flickers; what does not fit is cut off, so that nothing scrolls.
+fn frame(page: &str, rows: usize, columns: usize) -> String {
+    let lines = page.lines().take(rows.saturating_sub(1));
+    let drawn = lines.map(|line| format!("{}{CLEAR_LINE}\n", truncate_str(line, columns, "…")));
+    format!("{TO_THE_TOP}{}{CLEAR_BELOW}", drawn.collect::<String>())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_frame_fits_the_terminal_and_leaves_nothing_of_the_one_before() {
+        let frame = frame("one line that is long\ntwo\nthree\n", 3, 8);
+        let lines: Vec<&str> = frame.lines().collect();
+        assert_eq!(lines.len(), 3, "two lines, and the one that the cursor stands in: {frame:?}");
+        assert_eq!(lines[0], format!("{TO_THE_TOP}one lin…{CLEAR_LINE}"));
+        assert_eq!(lines[1], format!("two{CLEAR_LINE}"));
+        assert_eq!(lines[2], CLEAR_BELOW);
+    }
 }
