@@ -18,8 +18,12 @@ pub struct StandingFacts {
     pub task: Option<TaskFacts>,
     /// Processes that are alive.
     pub workers: u64,
-    /// Who paused the part that its task belongs to.
-    pub paused_by: Option<String>,
+    /// Why none of them claims anything: the provider's fault, as one of them tells it.
+    pub provider_trouble: Option<String>,
+    /// Who paused the main part.
+    pub main_paused_by: Option<String>,
+    /// Who paused recovery.
+    pub recovery_paused_by: Option<String>,
 }
 
 /// What is known of its newest task.
@@ -96,18 +100,24 @@ pub fn standing(facts: &StandingFacts) -> Standing {
         TaskState::Completed => {
             because("a request: it was completed, but search does not see it now", Some(enqueue))
         }
-        TaskState::DeadLetter => dead(task, recover),
+        TaskState::DeadLetter => dead(facts, task, recover),
     }
 }
 
 fn ready(facts: &StandingFacts, task: &TaskFacts) -> Standing {
-    if let Some(by) = &facts.paused_by {
-        let resume = "embedding-recovery resume main".to_owned();
-        return because(format!("the end of a pause by {by}"), Some(resume));
+    if let Some(by) = &facts.main_paused_by {
+        return paused("main", by);
     }
     if facts.workers == 0 {
         let serve = "embedding-recovery serve".to_owned();
         return because("a worker: none is alive", Some(serve));
+    }
+    if let Some(trouble) = &facts.provider_trouble {
+        let doctor = "embedding-recovery doctor".to_owned();
+        return because(
+            format!("the provider: no worker claims anything, since {trouble}"),
+            Some(doctor),
+        );
     }
     if task.is_suspect {
         let why = "a worker that has nothing else in flight, since one died over it";
@@ -124,7 +134,10 @@ fn ready(facts: &StandingFacts, task: &TaskFacts) -> Standing {
 }
 
 /// A permanent reason must be mended first, so the command has to be meant.
-fn dead(task: &TaskFacts, recover: String) -> Standing {
+fn dead(facts: &StandingFacts, task: &TaskFacts, recover: String) -> Standing {
+    if let (false, Some(by)) = (task.is_permanent, &facts.recovery_paused_by) {
+        return paused("recovery", by);
+    }
     match (task.is_permanent, task.due_in) {
         (false, Some(due)) if due.is_zero() => {
             because("the next run of recovery, which takes it", Some(recover))
@@ -138,6 +151,11 @@ fn dead(task: &TaskFacts, recover: String) -> Standing {
             Some(format!("{recover} --force")),
         ),
     }
+}
+
+fn paused(part: &str, by: &str) -> Standing {
+    let resume = format!("embedding-recovery resume {part}");
+    because(format!("the end of the pause of {part} by {by}"), Some(resume))
 }
 
 fn because(waits_for: impl Into<String>, way_out: Option<String>) -> Standing {
@@ -164,7 +182,9 @@ mod tests {
                 ahead: 3,
             }),
             workers: 1,
-            paused_by: None,
+            provider_trouble: None,
+            main_paused_by: None,
+            recovery_paused_by: None,
         }
     }
 
@@ -207,10 +227,29 @@ mod tests {
 
     #[test]
     fn what_is_ready_waits_for_a_pause_or_a_worker_first() {
-        let paused = StandingFacts { paused_by: Some("ann".into()), ..facts(TaskState::Pending) };
+        let paused = |state| StandingFacts {
+            main_paused_by: Some("ann".into()),
+            recovery_paused_by: Some("bob".into()),
+            ..facts(state)
+        };
         assert_eq!(
-            told_of(paused, |_| {}),
-            ("the end of a pause by ann".into(), "embedding-recovery resume main".into())
+            told_of(paused(TaskState::Pending), |_| {}),
+            ("the end of the pause of main by ann".into(), "embedding-recovery resume main".into())
+        );
+        assert_eq!(
+            told_of(paused(TaskState::DeadLetter), |_| {}).1,
+            "embedding-recovery resume recovery"
+        );
+        let refused = StandingFacts {
+            provider_trouble: Some("it refuses the key".into()),
+            ..facts(TaskState::Pending)
+        };
+        assert_eq!(
+            told_of(refused, |_| {}),
+            (
+                "the provider: no worker claims anything, since it refuses the key".into(),
+                "embedding-recovery doctor".into()
+            )
         );
         let alone = StandingFacts { workers: 0, ..facts(TaskState::Pending) };
         assert_eq!(told_of(alone, |_| {}).1, "embedding-recovery serve");

@@ -130,6 +130,9 @@ async fn watching_without_a_terminal_prints_page_after_page_and_outlives_an_outa
 async fn explain_says_why_a_recording_is_where_it_is_and_what_would_move_it() {
     let database = TestDatabase::new().await;
     seed::warning(&database).await;
+    let paused = run(&mut database.program(&["explain", "45"])).await.stdout;
+    assert!(paused.contains("way out    embedding-recovery resume recovery\n"), "{paused}");
+    database.execute("delete from pauses").await;
     let template = "https://traces.example.com/{trace_id}";
     let args = ["explain", "45", "--trace-url-template", template];
     let dead = run(&mut database.program(&args)).await;

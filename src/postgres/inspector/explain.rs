@@ -37,7 +37,9 @@ pub(super) async fn explain(
         is_current: call.is_current,
         task: task.as_ref().map(|task| task.facts.clone()),
         workers: call.workers,
-        paused_by: call.paused_by,
+        provider_trouble: call.provider_trouble,
+        main_paused_by: call.main_paused_by,
+        recovery_paused_by: call.recovery_paused_by,
     });
     let (worker_id, lease_ends_at, next_attempt_at, last_error) = match &task {
         Some(task) => {
@@ -76,7 +78,9 @@ struct Call {
     chunks_stored: u32,
     chunks: u32,
     workers: u64,
-    paused_by: Option<String>,
+    provider_trouble: Option<String>,
+    main_paused_by: Option<String>,
+    recovery_paused_by: Option<String>,
 }
 
 async fn call(connection: &mut PgConnection, key: &RecordingKey) -> Result<Option<Call>, Failure> {
@@ -87,7 +91,10 @@ async fn call(connection: &mut PgConnection, key: &RecordingKey) -> Result<Optio
                   (select count(*) from transcript_chunks t where t.chunk_set_id = building.id) as "stored!",
                   coalesce(building.chunks_expected, 0) as "chunks!",
                   (select count(*) from workers where alive_until > now()) as "workers!",
-                  (select by from pauses where part = 'main') as paused_by
+                  (select case when count(*) = count(provider_trouble) then min(provider_trouble) end
+                   from workers where alive_until > now()) as provider_trouble,
+                  (select by from pauses where part = 'main') as main_paused_by,
+                  (select by from pauses where part = 'recovery') as recovery_paused_by
            from fathom_calls c
            cross join lateral (
                select count(*) as segments,
@@ -119,7 +126,9 @@ async fn call(connection: &mut PgConnection, key: &RecordingKey) -> Result<Optio
         chunks_stored: row.stored as u32,
         chunks: row.chunks as u32,
         workers: row.workers as u64,
-        paused_by: row.paused_by,
+        provider_trouble: row.provider_trouble,
+        main_paused_by: row.main_paused_by,
+        recovery_paused_by: row.recovery_paused_by,
     })
     .fetch_optional(connection)
     .await?;
