@@ -2,6 +2,7 @@
 //! print them.
 
 mod embedder;
+mod health;
 mod provider;
 mod work;
 
@@ -10,6 +11,7 @@ use std::path::PathBuf;
 use clap::Args;
 
 pub use embedder::{EmbedderArgs, EmbedderChoice, LOCAL_MODEL};
+pub use health::HealthArgs;
 pub use provider::{CaBundle, Header, Provider, ProviderArgs};
 pub use work::WorkArgs;
 

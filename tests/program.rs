@@ -8,6 +8,7 @@ mod following;
 mod import_files;
 mod imports;
 mod killed;
+mod monitoring;
 mod pooled;
 mod proxies;
 mod real_servers;

@@ -29,11 +29,15 @@ pub(super) const TICK_AGAIN: Duration = Duration::from_secs(10);
 /// Begins the name of this schedule among those that replicas share. The model ends it: while two are
 /// worked for, each has ticks of its own.
 const SCHEDULE: &str = "reconcile";
+/// Name of the ticks at which one replica writes history, for all models together.
+const HISTORY: &str = "history";
 
 /// Messages of the Scheduler.
 pub(super) enum SchedulerMessage {
     /// Find out when the next tick falls.
     Arm,
+    /// Tell others when ticks fall.
+    NoteCron,
     /// The schedule fired.
     Tick(DateTime<Utc>),
     /// A task became ready.
@@ -81,7 +85,8 @@ impl Actor for Scheduler {
         myself: ActorRef<Self::Msg>,
         _state: &mut Self::State,
     ) -> Result<(), ActorProcessingErr> {
-        Ok(myself.cast(SchedulerMessage::Arm)?)
+        myself.cast(SchedulerMessage::Arm)?;
+        Ok(myself.cast(SchedulerMessage::NoteCron)?)
     }
 
     async fn handle(
@@ -92,6 +97,7 @@ impl Actor for Scheduler {
     ) -> Result<(), ActorProcessingErr> {
         match message {
             SchedulerMessage::Arm => state.arm(&myself).await,
+            SchedulerMessage::NoteCron => state.note_cron().await,
             SchedulerMessage::Tick(at) => {
                 state.tick(at).await;
                 myself.cast(SchedulerMessage::Arm)?;
@@ -103,6 +109,21 @@ impl Actor for Scheduler {
 }
 
 impl SchedulerState {
+    fn schedule_name(&self) -> String {
+        format!("{SCHEDULE} {}", self.arguments.model.name)
+    }
+
+    /// Says when this schedule fires, for the monitor; ticks do not depend on it.
+    async fn note_cron(&self) {
+        let SchedulerArguments { store, outages, schedule, .. } = &self.arguments;
+        let name = self.schedule_name();
+        let noted = store.note_cron(&name, schedule.as_str());
+        if let Err(failure) = outages.answered(noted).await {
+            outages.note(&failure);
+            tracing::warn!(error = %failure, "the monitor will not know of the next tick");
+        }
+    }
+
     async fn arm(&self, myself: &ActorRef<SchedulerMessage>) {
         let SchedulerArguments { store, outages, schedule, .. } = &self.arguments;
         match next_tick(&**store, outages, schedule).await {
@@ -152,12 +173,24 @@ impl SchedulerState {
                 tracing::warn!(error = %failure, "reconciling will go on at the next tick");
             }
         }
+        if let Err(failure) = self.keep_history(at).await {
+            self.arguments.outages.note(&failure);
+            tracing::warn!(error = %failure, "history will be written at the next tick");
+        }
+    }
+
+    /// One replica writes the history that is over.
+    async fn keep_history(&self, at: DateTime<Utc>) -> Result<(), Failure> {
+        let SchedulerArguments { store, outages, .. } = &self.arguments;
+        if outages.answered(store.take_tick(HISTORY, at)).await? {
+            outages.answered(store.roll_up_history()).await?;
+        }
+        Ok(())
     }
 
     async fn reconcile(&self, at: DateTime<Utc>) -> Result<u64, Failure> {
-        let SchedulerArguments { store, outages, model, worker_id, .. } = &self.arguments;
-        let schedule = format!("{SCHEDULE} {}", model.name);
-        if !outages.answered(store.take_tick(&schedule, at)).await? {
+        let SchedulerArguments { store, outages, worker_id, .. } = &self.arguments;
+        if !outages.answered(store.take_tick(&self.schedule_name(), at)).await? {
             return Ok(0);
         }
         let enqueued = self.enqueue_missing().await?;

@@ -5,10 +5,15 @@ mod config;
 mod demo;
 mod doctor;
 mod enqueue;
+mod explain;
 mod import;
+mod jobs;
 mod man;
 mod migrate;
+mod monitor;
+mod plain;
 mod reembed;
+mod runs;
 mod search;
 mod serve;
 mod settings;
@@ -76,6 +81,14 @@ enum Command {
     Reembed(Box<reembed::Args>),
     /// Find what was said
     Search(Box<search::Args>),
+    /// Look at the queue and at whether all is well
+    Monitor(monitor::Args),
+    /// Say why a recording is where it is
+    Explain(explain::Args),
+    /// List jobs with their progress
+    Jobs(jobs::Args),
+    /// List runs and what came of them
+    Runs(runs::Args),
     /// Check what is stored against what must hold
     Verify(verify::Args),
     /// Look at everything that the service needs, and say what to do
@@ -140,6 +153,10 @@ fn run(cli: Cli, parsed: &Parsed) -> anyhow::Result<ExitCode> {
             Command::Serve(args) => serve::run(&cli.database, &args).await,
             Command::Reembed(args) => reembed::run(&cli.database, &args).await,
             Command::Search(args) => search::run(&cli.database, &args).await,
+            Command::Monitor(args) => monitor::run(&cli.database, &args).await,
+            Command::Explain(args) => explain::run(&cli.database, &args).await,
+            Command::Jobs(args) => jobs::run(&cli.database, &args).await,
+            Command::Runs(args) => runs::run(&cli.database, &args).await,
             Command::Verify(args) => verify::run(&cli.database, &args).await,
             Command::Doctor(args) => doctor::run(&cli.database, &args, parsed).await,
             Command::Config(args) => config::run(&cli.database, &args, parsed),

@@ -1,6 +1,9 @@
 //! What can be read of the service: for the monitor, the API and the page. All of it comes from the
 //! database, so that it covers every replica and survives them.
 
+mod health;
+mod recording;
+
 use async_trait::async_trait;
 use chrono::{DateTime, Utc};
 use serde::Serialize;
@@ -11,22 +14,29 @@ use super::operator::Part;
 use crate::domain::failure::Failure;
 use crate::domain::recording::RecordingKey;
 
+pub use recording::{
+    AttemptRecord, DeadLetter, DeadLetterGroup, DeadLetterQuery, DeadLetters, Explanation,
+    InFlightRecording,
+};
+
 /// The state of everything, in one look.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Overview {
+    /// Tasks by state, current model and next one together. Exact, except that of more than 100,000
+    /// completed tasks the number is the planner's estimate: to count them would be to read them all.
+    pub tasks: TaskCounts,
     /// The database's time of the look.
     pub at: DateTime<Utc>,
-    /// Tasks by state, current model and next one together.
-    pub tasks: TaskCounts,
     /// Tasks in `failed` whose time has come.
     pub retry_ready: u64,
-    /// Age of the task that has waited longest in `pending` or due `failed`, in seconds.
+    /// Age of the task that has waited longest in `pending`, or in `failed` since its time came, in
+    /// seconds.
     pub oldest_waiting_secs: Option<f64>,
     /// Dead letters that wait for a person.
     pub dead_letters_permanent: u64,
     /// When the next dead letter is tried by itself.
     pub next_recovery_at: Option<DateTime<Utc>>,
-    /// Chunks that became stored within the last hour.
+    /// Chunks bought by recordings that were completed within the last hour.
     pub chunks_last_hour: u64,
     /// Recordings completed within the last hour.
     pub completed_last_hour: u64,
@@ -89,31 +99,6 @@ pub struct Worker {
     pub provider_asked_at: Option<DateTime<Utc>>,
 }
 
-/// A recording that is being worked on.
-#[derive(Debug, Clone, PartialEq, Serialize)]
-pub struct InFlightRecording {
-    /// Owner.
-    pub user_id: String,
-    /// Number.
-    pub recording_id: i64,
-    /// Title of the call.
-    pub title: Option<String>,
-    /// Which part works on it.
-    pub part: Part,
-    /// Number of the attempt, from 1.
-    pub attempt: u32,
-    /// For how long, in seconds.
-    pub running_secs: f64,
-    /// Chunks stored, once that is known.
-    pub chunks_stored: Option<u32>,
-    /// Chunks that it will have, once that is known.
-    pub chunks: Option<u32>,
-    /// Who works on it.
-    pub worker_id: Uuid,
-    /// Until when its lease holds.
-    pub lease_ends_at: DateTime<Utc>,
-}
-
 /// A part that an administrator stopped.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Pause {
@@ -136,146 +121,6 @@ pub struct ScheduleState {
     pub last_tick: Option<DateTime<Utc>>,
     /// When the next falls.
     pub next_tick: Option<DateTime<Utc>>,
-}
-
-/// Which dead letters to list.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct DeadLetterQuery {
-    /// Only those of this fingerprint.
-    pub fingerprint: Option<String>,
-    /// Rows at most, from 1 to 500.
-    pub limit: u32,
-    /// Rows to pass over.
-    pub offset: u64,
-}
-
-/// Dead letters, by cause and one by one.
-#[derive(Debug, Clone, Default, PartialEq, Serialize)]
-pub struct DeadLetters {
-    /// How many there are, whatever was asked for.
-    pub total: u64,
-    /// By cause, largest first, at most 100.
-    pub groups: Vec<DeadLetterGroup>,
-    /// Those that were asked for, oldest first.
-    pub rows: Vec<DeadLetter>,
-}
-
-/// Dead letters of one cause.
-#[derive(Debug, Clone, PartialEq, Serialize)]
-pub struct DeadLetterGroup {
-    /// Names the cause ([`crate::domain::failure::Failure::fingerprint`]).
-    pub fingerprint: String,
-    /// The failure's class.
-    pub failure_class: Option<String>,
-    /// The message of one of them.
-    pub example: String,
-    /// How many.
-    pub count: u64,
-    /// Those of them that wait for a person.
-    pub permanent: u64,
-    /// Chunks of them all, where known.
-    pub chunks: u64,
-    /// When the oldest died.
-    pub oldest_at: Option<DateTime<Utc>>,
-    /// When the next of them is tried.
-    pub next_attempt_at: Option<DateTime<Utc>>,
-}
-
-/// A dead letter.
-#[derive(Debug, Clone, PartialEq, Serialize)]
-pub struct DeadLetter {
-    /// Owner.
-    pub user_id: String,
-    /// Number.
-    pub recording_id: i64,
-    /// Title of the call.
-    pub title: Option<String>,
-    /// Segments of its transcript.
-    pub segment_count: u64,
-    /// Why it died.
-    pub last_error: String,
-    /// Names the cause.
-    pub fingerprint: String,
-    /// Attempts used by the main pipeline.
-    pub attempts: u32,
-    /// Attempts of recovery since.
-    pub recoveries: u32,
-    /// A person must act.
-    pub permanent: bool,
-    /// When it is tried next by itself.
-    pub next_attempt_at: Option<DateTime<Utc>>,
-    /// When its last attempt ended.
-    pub last_attempt_at: Option<DateTime<Utc>>,
-    /// Chunks stored of the set that was being built.
-    pub chunks_stored: u32,
-    /// Chunks of that set; 0 where none was begun.
-    pub chunks: u32,
-}
-
-/// Why a recording is where it is.
-#[derive(Debug, Clone, PartialEq, Serialize)]
-pub struct Explanation {
-    /// Owner.
-    pub user_id: String,
-    /// Number.
-    pub recording_id: i64,
-    /// Title of the call.
-    pub title: Option<String>,
-    /// Segments of its transcript.
-    pub segment_count: u64,
-    /// Segments without text, which no chunk holds.
-    pub segments_skipped: u64,
-    /// The newest task's state; `None` where it was never queued.
-    pub state: Option<String>,
-    /// What it waits for, in a sentence.
-    pub waits_for: String,
-    /// The command that would move it, where one would.
-    pub way_out: Option<String>,
-    /// The worker that holds it.
-    pub worker_id: Option<Uuid>,
-    /// Until when.
-    pub lease_ends_at: Option<DateTime<Utc>>,
-    /// When it is tried next.
-    pub next_attempt_at: Option<DateTime<Utc>>,
-    /// Why it failed last.
-    pub last_error: Option<String>,
-    /// Chunks that search sees.
-    pub chunks_searchable: u32,
-    /// Chunks stored of the set being built.
-    pub chunks_stored: u32,
-    /// Chunks of that set.
-    pub chunks: u32,
-    /// Tokens bought by all attempts.
-    pub tokens: u64,
-    /// Chunks that attempts found stored and did not buy again.
-    pub chunks_reused: u64,
-    /// Its attempts, oldest first, at most the last 100.
-    pub attempts: Vec<AttemptRecord>,
-}
-
-/// An attempt.
-#[derive(Debug, Clone, PartialEq, Serialize)]
-pub struct AttemptRecord {
-    /// Its number within the task.
-    pub number: u32,
-    /// Which part made it.
-    pub part: Part,
-    /// When it began.
-    pub started_at: DateTime<Utc>,
-    /// How long it took, in seconds; `None` while it runs.
-    pub took_secs: Option<f64>,
-    /// How it ended; `None` while it runs.
-    pub outcome: Option<String>,
-    /// Class of its failure.
-    pub failure_class: Option<String>,
-    /// What went wrong.
-    pub message: Option<String>,
-    /// Its trace, where traces are exported.
-    pub trace_id: Option<String>,
-    /// Who made it.
-    pub worker_id: Uuid,
-    /// Tokens it bought.
-    pub tokens: Option<u64>,
 }
 
 /// A job's progress.
@@ -302,11 +147,11 @@ pub struct Run {
     pub id: Uuid,
     /// Which part.
     pub part: Part,
-    /// What started it: `schedule`, `request` or `due`.
+    /// What started it: `schedule`, `request`, `due`, or the `run` before it.
     pub cause: String,
-    /// When it began.
+    /// When it began; of one that waits to begin, when it was asked for.
     pub started_at: DateTime<Utc>,
-    /// When it ended; `None` while it runs, or where its process died.
+    /// When it ended; `None` while it waits or runs, or where its process died.
     pub ended_at: Option<DateTime<Utc>>,
     /// Recordings it took or queued.
     pub taken: u64,

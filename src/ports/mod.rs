@@ -303,6 +303,12 @@ pub trait Store: Runs {
         at: chrono::DateTime<chrono::Utc>,
     ) -> Result<bool, Failure>;
 
+    /// Notes when `schedule` fires, in cron's notation, for those who want to know of its next tick.
+    async fn note_cron(&self, schedule: &str, cron: &str) -> Result<(), Failure>;
+
+    /// Writes the five-minute buckets of history that are over; returns how many.
+    async fn roll_up_history(&self) -> Result<u64, Failure>;
+
     /// The database's time.
     async fn now(&self) -> Result<chrono::DateTime<chrono::Utc>, Failure>;
 

@@ -11,6 +11,7 @@ mod embedding_queue;
 mod error;
 mod fathom;
 mod import;
+mod inspector;
 mod model_swap;
 mod operator;
 mod pauses;

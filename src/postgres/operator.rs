@@ -8,7 +8,7 @@ use serde_json::json;
 use uuid::Uuid;
 
 use super::admin_actions::{self, Action};
-use super::connection::Session;
+use super::connection::{Session, Transaction};
 use super::store::CHANNEL;
 use super::{PgStore, pauses, requests, runs};
 use crate::domain::failure::Failure;
@@ -106,7 +106,7 @@ impl PgStore {
     /// Keeps and announces what was done; of a refusal, that it was refused.
     async fn end<T>(
         &self,
-        mut transaction: sqlx::Transaction<'static, sqlx::Postgres>,
+        mut transaction: Transaction,
         result: Result<T, Refusal>,
         action: &Action<'_>,
     ) -> Result<T, Refusal> {
@@ -119,7 +119,7 @@ impl PgStore {
             }
             Err(Refusal::Failed(_)) => {}
             Err(refusal) => {
-                transaction.rollback().await?;
+                drop(transaction);
                 let mut connection = self.pool.acquire().await?;
                 let id = admin_actions::begin(&mut connection, action, 0).await?;
                 let outcome = format!("refused: {refusal}");

@@ -23,6 +23,20 @@ pub(super) async fn take_tick(
     Ok(taken.rows_affected() == 1)
 }
 
+/// Notes when a schedule fires, for those who want to know of its next tick.
+pub(super) async fn note_cron(pool: &Pool, schedule: &str, cron: &str) -> Result<(), Failure> {
+    sqlx::query!(
+        "insert into schedules (name, cron) values ($1, $2)
+         on conflict (name) do update set cron = excluded.cron
+         where schedules.cron is distinct from excluded.cron",
+        schedule,
+        cron
+    )
+    .execute(pool)
+    .await?;
+    Ok(())
+}
+
 /// The database's time, by which ticks are computed.
 pub(super) async fn now(pool: &Pool) -> Result<DateTime<Utc>, Failure> {
     Ok(sqlx::query_scalar!(r#"select clock_timestamp() as "now!""#).fetch_one(pool).await?)

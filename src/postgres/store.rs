@@ -9,8 +9,8 @@ use tokio::sync::mpsc;
 use uuid::Uuid;
 
 use super::{
-    PgStore, chunk_sets, embedding_jobs, embedding_queue, fathom, recovery, runs, schedules,
-    settlements, transcript_chunks, workers,
+    PgStore, chunk_sets, embedding_jobs, embedding_queue, fathom, inspector, recovery, runs,
+    schedules, settlements, transcript_chunks, workers,
 };
 use crate::domain::failure::Failure;
 use crate::domain::part::Part;
@@ -126,6 +126,14 @@ impl Store for PgStore {
 
     async fn take_tick(&self, schedule: &str, at: DateTime<Utc>) -> Result<bool, Failure> {
         schedules::take_tick(&self.pool, schedule, at).await
+    }
+
+    async fn note_cron(&self, schedule: &str, cron: &str) -> Result<(), Failure> {
+        schedules::note_cron(&self.pool, schedule, cron).await
+    }
+
+    async fn roll_up_history(&self) -> Result<u64, Failure> {
+        inspector::roll_up(&self.pool).await
     }
 
     async fn now(&self) -> Result<DateTime<Utc>, Failure> {

@@ -102,3 +102,23 @@ async fn rows_that_somebody_writes_unseen_are_found_by_the_tick() {
     assert_eq!(scene.bought_once(), 2);
     scene.end(tree).await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_running_service_writes_history_and_says_when_its_ticks_fall() {
+    let scene = Scene::new().await;
+    scene.database.import(&[call(1, 2)]).await;
+    let tree = scene.serve().await;
+    scene.database.wait_until_settled(&tree).await;
+    tree.stop(Duration::from_secs(5)).await;
+    scene
+        .database
+        .execute("update embedding_attempts set ended_at = ended_at - interval '10 min'")
+        .await;
+    let mut settings = scene.settings();
+    settings.schedule = "* * * * * *".parse().unwrap();
+    let tree = scene.database.serve(settings).await;
+    scene.database.wait_until("select coalesce(sum(completed) = 1, false) from history").await;
+    let noted = "select cron = '* * * * * *' from schedules where name = 'reconcile test-model'";
+    assert!(scene.database.value::<bool>(noted).await);
+    scene.end(tree).await;
+}

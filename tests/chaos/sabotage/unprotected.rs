@@ -151,6 +151,8 @@ store! {
     release_unknown(worker: Uuid, part: Part, known: &[Uuid]) -> u64;
     heartbeat(worker: &WorkerState, lease: Duration) -> u32;
     sign_off(worker: Uuid) -> ();
+    note_cron(schedule: &str, cron: &str) -> ();
+    roll_up_history() -> u64;
     expired(rows_max: u32) -> Vec<Task>;
     note_trace(lease: &Lease, trace_id: &str) -> ();
     load(key: &RecordingKey) -> Source;

@@ -1,0 +1,122 @@
+//! Dead letters: by cause, and one by one with what a person needs to judge them.
+
+use super::super::connection::{Pool, Session};
+use crate::domain::failure::Failure;
+use crate::ports::inspector::{DeadLetter, DeadLetterGroup, DeadLetterQuery, DeadLetters};
+
+/// Groups at most: more causes than this are one cause that was named badly.
+const GROUPS_MAX: i64 = 100;
+/// Stands for the fingerprint of a task that an earlier system gave up.
+const UNKNOWN: &str = "unknown";
+
+/// The groups cover all dead letters, whatever was asked for.
+pub(super) async fn dead_letters(
+    pool: &Pool,
+    query: &DeadLetterQuery,
+) -> Result<DeadLetters, Failure> {
+    let mut snapshot =
+        pool.begin_with("begin transaction isolation level repeatable read read only").await?;
+    super::super::be_patient(&mut snapshot).await?;
+    let total = sqlx::query_scalar!(
+        r#"select count(*) as "total!" from embedding_queue where status = 'dead_letter'"#
+    )
+    .fetch_one(&mut *snapshot)
+    .await?;
+    let groups = groups(&mut snapshot).await?;
+    let rows = rows(&mut snapshot, query).await?;
+    snapshot.commit().await?;
+    Ok(DeadLetters { total: total as u64, groups, rows })
+}
+
+async fn groups(connection: &mut Session) -> Result<Vec<DeadLetterGroup>, Failure> {
+    let groups = sqlx::query!(
+        r#"select coalesce(q.failure_fingerprint, $2) as "fingerprint!", max(q.failure_class) as failure_class,
+                  min(q.dead_letter_reason) as "example!", count(*) as "count!",
+                  count(*) filter (where q.dead_letter_permanent) as "permanent!",
+                  coalesce(sum(s.chunks_expected), 0) as "chunks!",
+                  min(a.ended_at) as oldest_at, min(q.next_retry_at) as next_attempt_at
+           from embedding_queue q
+           left join lateral (
+               select max(ended_at) as ended_at from embedding_attempts where task_id = q.id
+           ) a on true
+           left join lateral (
+               select chunks_expected from chunk_sets b
+               where b.user_id = q.user_id and b.recording_id = q.recording_id and b.state = 'building'
+               order by b.created_at desc limit 1
+           ) s on true
+           where q.status = 'dead_letter'
+           group by 1
+           order by count(*) desc, 1
+           limit $1"#,
+        GROUPS_MAX,
+        UNKNOWN
+    )
+    .map(|row| DeadLetterGroup {
+        fingerprint: row.fingerprint,
+        failure_class: row.failure_class,
+        example: row.example,
+        count: row.count as u64,
+        permanent: row.permanent as u64,
+        chunks: row.chunks as u64,
+        oldest_at: row.oldest_at,
+        next_attempt_at: row.next_attempt_at,
+    })
+    .fetch_all(connection)
+    .await?;
+    Ok(groups)
+}
+
+/// Oldest first: by the end of the last attempt, and those without one before all.
+async fn rows(
+    connection: &mut Session,
+    query: &DeadLetterQuery,
+) -> Result<Vec<DeadLetter>, Failure> {
+    let rows = sqlx::query!(
+        r#"select q.user_id, q.recording_id, c.title as "title?", q.dead_letter_reason as "last_error!",
+                  coalesce(q.failure_fingerprint, $4) as "fingerprint!", q.attempts, q.recoveries,
+                  q.dead_letter_permanent, q.next_retry_at, q.ended_at,
+                  (select count(*) from fathom_transcripts t
+                   where t.user_id = q.user_id and t.recording_id = q.recording_id) as "segment_count!",
+                  (select count(*) from transcript_chunks t where t.chunk_set_id = s.id) as "stored!",
+                  s.chunks_expected as "chunks?"
+           from (
+               select d.*, a.ended_at from embedding_queue d
+               left join lateral (
+                   select max(ended_at) as ended_at from embedding_attempts where task_id = d.id
+               ) a on true
+               where d.status = 'dead_letter'
+                 and ($1::text is null or coalesce(d.failure_fingerprint, $4) = $1)
+               order by a.ended_at nulls first, d.id
+               limit $2 offset $3
+           ) q
+           left join fathom_calls c using (user_id, recording_id)
+           left join lateral (
+               select id, chunks_expected from chunk_sets b
+               where b.user_id = q.user_id and b.recording_id = q.recording_id and b.state = 'building'
+               order by b.created_at desc limit 1
+           ) s on true
+           order by q.ended_at nulls first, q.id"#,
+        query.fingerprint.as_deref(),
+        i64::from(query.limit),
+        i64::try_from(query.offset).unwrap_or(i64::MAX),
+        UNKNOWN
+    )
+    .map(|row| DeadLetter {
+        user_id: row.user_id,
+        recording_id: row.recording_id,
+        title: row.title,
+        segment_count: row.segment_count as u64,
+        last_error: row.last_error,
+        fingerprint: row.fingerprint,
+        attempts: row.attempts as u32,
+        recoveries: row.recoveries as u32,
+        permanent: row.dead_letter_permanent,
+        next_attempt_at: row.next_retry_at,
+        last_attempt_at: row.ended_at,
+        chunks_stored: row.stored as u32,
+        chunks: row.chunks.unwrap_or_default() as u32,
+    })
+    .fetch_all(connection)
+    .await?;
+    Ok(rows)
+}
