@@ -52,9 +52,7 @@ impl Database {
             .context("cannot connect to the database (--database-url, DATABASE_URL)")?;
         // The program's own has nothing in between.
         let store = match args.admin_url().filter(|_| embedded.is_none()) {
-            Some(url) => store
-                .with_admin_url(url)
-                .context("cannot use EMBEDDING_RECOVERY_ADMIN_DATABASE_URL")?,
+            Some(url) => store.with_admin_url(url),
             None => store,
         };
         Ok(Self { store, embedded })

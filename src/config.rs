@@ -35,8 +35,8 @@ pub struct DatabaseArgs {
     #[arg(long, env = "DATABASE_URL", hide_env_values = true, value_name = "URL", global = true)]
     database_url: Option<String>,
 
-    /// Straight to the server, for migrations and index builds, where --database-url is a
-    /// transaction pooler's
+    /// Straight to the server, for migrations and index builds, where --database-url leads through a
+    /// transaction pooler [default: --database-url]
     #[arg(
         long,
         env = "EMBEDDING_RECOVERY_ADMIN_DATABASE_URL",

@@ -23,7 +23,7 @@ const REFERENCE: &str = "`embedding-recovery config --markdown` has every settin
 pub async fn examine(database: &DatabaseArgs, embedder: &EmbedderArgs) -> Vec<Finding> {
     let mut findings = Vec::new();
     let stored = match database.url() {
-        Some(url) => match Checkup::connect(url).await {
+        Some(url) => match Checkup::connect(url, database.admin_url()).await {
             Ok(checkup) => judge(checkup.look().await, database, &mut findings),
             Err(error) => judge(Err(error), database, &mut findings),
         },
@@ -70,7 +70,7 @@ fn judge(
     findings.extend(judge_server(
         &facts.server,
         args.database_connections,
-        args.admin_url().is_some(),
+        facts.direct.as_ref().err().map(String::as_str),
     ));
     if let Some(mut schema) = facts.schema {
         schema.is_own = args.url().is_none();

@@ -10,7 +10,7 @@ use std::time::Duration;
 use futures::TryStreamExt;
 use sqlx::pool::PoolConnection;
 use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
-use sqlx::{Connection, Execute, Executor, PgConnection, PgPool, Postgres};
+use sqlx::{Connection, Execute, Executor, PgConnection, PgPool, Postgres, Row};
 
 use super::pooling::pooling;
 use crate::domain::checkup::Pooling;
@@ -40,14 +40,21 @@ pub enum ConnectError {
     Database(#[from] sqlx::Error),
 }
 
-/// Work that two transactions of one session share was asked for through a pooler.
+/// Why migrations and index builds get no session of their own.
 #[derive(Debug, thiserror::Error)]
-#[error(
-    "a pooler in transaction mode is in between, and migrations and index builds need a session of \
-     their own: set --admin-database-url (EMBEDDING_RECOVERY_ADMIN_DATABASE_URL) to a URL that goes \
-     straight to the server"
-)]
-struct NeedsDirect;
+enum NoSession {
+    #[error(
+        "a pooler in transaction mode is in between, and migrations and index builds need a session \
+         of their own: set --admin-database-url (EMBEDDING_RECOVERY_ADMIN_DATABASE_URL) to a URL that \
+         goes straight to the server"
+    )]
+    Pooled,
+    #[error(
+        "--admin-database-url (EMBEDDING_RECOVERY_ADMIN_DATABASE_URL) leads to another database than \
+         --database-url"
+    )]
+    Elsewhere,
+}
 
 /// How this program connects to `url`. PgBouncer refuses a connection that asks for
 /// `extra_float_digits`, as the driver does by default; numbers come in binary, which has no digits.
@@ -71,14 +78,25 @@ async fn connect(options: &PgConnectOptions) -> Result<PgConnection, ConnectErro
     }
 }
 
+/// Tells a database from those of other names and other servers. By the simple protocol, which a pooler
+/// does no harm.
+async fn database(connection: &mut PgConnection) -> Result<(String, f64), sqlx::Error> {
+    let row = sqlx::raw_sql(
+        "select current_database()::text, extract(epoch from pg_postmaster_start_time())::float8",
+    )
+    .fetch_one(connection)
+    .await?;
+    Ok((row.try_get(0)?, row.try_get(1)?))
+}
+
 /// The connections of this process. As an executor it runs a statement by itself.
 #[derive(Debug, Clone)]
 pub(super) struct Pool {
     pool: PgPool,
     pooling: Pooling,
     options: PgConnectOptions,
-    /// Straight to the server, where it was told.
-    admin: Option<PgConnectOptions>,
+    /// The way straight to the server, where it was told.
+    admin_url: Option<String>,
 }
 
 impl Pool {
@@ -100,7 +118,7 @@ impl Pool {
             .acquire_timeout(ACQUIRE_TIMEOUT)
             .connect_with(for_pool)
             .await?;
-        Ok(Self { pool, pooling, options, admin: None })
+        Ok(Self { pool, pooling, options, admin_url: None })
     }
 
     /// What is in between.
@@ -109,9 +127,8 @@ impl Pool {
     }
 
     /// What takes a session of its own goes over `url`.
-    pub(super) fn with_admin(mut self, url: &str) -> Result<Self, sqlx::Error> {
-        self.admin = Some(options(url)?);
-        Ok(self)
+    pub(super) fn with_admin_url(self, url: &str) -> Self {
+        Self { admin_url: Some(url.to_owned()), ..self }
     }
 
     /// The pool where its sessions can wait for notifications, `None` through a pooler.
@@ -128,18 +145,29 @@ impl Pool {
     /// A session that no pool has, for locks, settings and builds that outlast transactions.
     ///
     /// # Errors
-    /// No connection, or each way leads through a pooler in transaction mode.
+    /// No connection, each way leads through a pooler in transaction mode, or the one that was told
+    /// leads elsewhere.
     pub(super) async fn direct(&self) -> Result<Session, sqlx::Error> {
-        let options = self.admin.as_ref().unwrap_or(&self.options);
-        let mut connection = PgConnection::connect_with(options).await?;
-        let pooling = match &self.admin {
-            None => self.pooling,
-            Some(options) => pooling(options, &mut connection).await?,
+        let refused = |why: NoSession| sqlx::Error::Configuration(why.into());
+        let (mut connection, pooling) = match &self.admin_url {
+            None => (PgConnection::connect_with(&self.options).await?, self.pooling),
+            Some(url) => {
+                let options = options(url)?;
+                let mut connection = PgConnection::connect_with(&options).await?;
+                let pooling = pooling(&options, &mut connection).await?;
+                (connection, pooling)
+            }
         };
-        match pooling {
-            Pooling::Session => Ok(Session { held: Held::Own(connection), pooling }),
-            _ => Err(sqlx::Error::Configuration(NeedsDirect.into())),
+        if pooling != Pooling::Session {
+            return Err(refused(NoSession::Pooled));
         }
+        if self.admin_url.is_some()
+            && database(&mut connection).await?
+                != database(&mut *self.pool.acquire().await?).await?
+        {
+            return Err(refused(NoSession::Elsewhere));
+        }
+        Ok(Session { held: Held::Own(connection), pooling })
     }
 
     pub(super) async fn begin(&self) -> Result<Transaction, sqlx::Error> {

@@ -71,11 +71,8 @@ impl PgStore {
     }
 
     /// Migrations and index builds go over a URL of their own: where the other is a pooler's.
-    ///
-    /// # Errors
-    /// It is no URL of a database.
-    pub fn with_admin_url(self, url: &str) -> Result<Self, ConnectError> {
-        Ok(Self { pool: self.pool.with_admin(url)?, url: self.url })
+    pub fn with_admin_url(self, url: &str) -> Self {
+        Self { pool: self.pool.with_admin_url(url), ..self }
     }
 
     /// Looks at the database as it is.
@@ -83,7 +80,7 @@ impl PgStore {
     /// # Errors
     /// See [`Checkup::connect`] and [`Checkup::look`].
     pub async fn check_up(&self) -> Result<DatabaseFacts, ConnectError> {
-        Checkup::connect(&self.url).await?.look().await
+        Checkup::connect(&self.url, None).await?.look().await
     }
 
     /// Closes the connections, so that a server that this program owns can stop.

@@ -124,6 +124,11 @@ async fn what_needs_a_session_of_its_own_says_what_to_set() {
         assert_eq!(refused.code, Some(1), "{refused:?}");
         assert!(refused.stderr.contains("--admin-database-url"), "{refused:?}");
     }
+    let other = TestDatabase::bare().await;
+    let refused = run(migrate.env(ADMIN, &other.url)).await;
+    assert!(refused.stderr.contains("leads to another database"), "{refused:?}");
+    let tables = "select count(*) from pg_tables where schemaname = 'public'";
+    assert_eq!(other.value::<i64>(tables).await, 0, "another database was migrated");
     assert_well(&run(migrate.env(ADMIN, &database.url)).await);
     let mut serve = serve(&database, &fake, &["--exit-when-idle"]);
     let refused = run(serve.env("DATABASE_URL", &pooler.url)).await;

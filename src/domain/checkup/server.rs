@@ -83,12 +83,12 @@ pub struct ServerFacts {
     pub vector: VectorFacts,
 }
 
-/// Judges a server for a pool of `pool_connections`. `has_admin_url`: a way straight to the server was
-/// given too.
+/// Judges a server for a pool of `pool_connections`. `no_session` says why migrations and index builds
+/// get no session of their own, where they get none.
 pub fn judge_server(
     facts: &ServerFacts,
     pool_connections: u32,
-    has_admin_url: bool,
+    no_session: Option<&str>,
 ) -> Vec<Finding> {
     let mut findings = vec![version(facts), encryption(facts)];
     if facts.read_only {
@@ -101,7 +101,7 @@ pub fn judge_server(
     findings.push(vector(facts));
     findings.extend(time_outs(facts));
     findings.push(connections(facts, pool_connections));
-    findings.push(pooling(facts.pooling, has_admin_url));
+    findings.push(pooling(facts.pooling, no_session));
     findings
 }
 
@@ -228,24 +228,23 @@ fn connections(facts: &ServerFacts, pool: u32) -> Finding {
     }
 }
 
-fn pooling(pooling: Pooling, has_admin_url: bool) -> Finding {
-    match pooling {
-        Pooling::Session => Finding::ok("pooler", "none in transaction mode"),
-        Pooling::Transaction if has_admin_url => Finding::ok(
-            "pooler",
-            "in transaction mode; migrations and index builds go straight to the server",
-        ),
-        Pooling::Transaction => Finding::warning(
-            "pooler",
-            "a pooler in transaction mode is in between: migrations and index builds need a session \
-             of their own",
-            "set --admin-database-url (EMBEDDING_RECOVERY_ADMIN_DATABASE_URL) to a URL that goes \
-             straight to the server",
-        ),
-        Pooling::Statement => Finding::failure(
+fn pooling(pooling: Pooling, no_session: Option<&str>) -> Finding {
+    match (pooling, no_session) {
+        (Pooling::Statement, _) => Finding::failure(
             "pooler",
             "a pooler in statement mode is in between: it allows no transactions",
             "set pool_mode = transaction or session for this database in pgbouncer.ini",
+        ),
+        (Pooling::Session | Pooling::Transaction, Some(problem)) => Finding::warning(
+            "pooler",
+            format!("migrations and index builds cannot run: {problem}"),
+            "set --admin-database-url (EMBEDDING_RECOVERY_ADMIN_DATABASE_URL) to a URL of this \
+             database that goes straight to the server",
+        ),
+        (Pooling::Session, None) => Finding::ok("pooler", "none in transaction mode"),
+        (Pooling::Transaction, None) => Finding::ok(
+            "pooler",
+            "in transaction mode; migrations and index builds go straight to the server",
         ),
     }
 }

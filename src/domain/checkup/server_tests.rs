@@ -23,7 +23,7 @@ fn sound() -> ServerFacts {
 
 /// The one finding that is not ok, of a server with a pool of 16.
 fn found(facts: ServerFacts) -> Finding {
-    let findings = judge_server(&facts, 16, false);
+    let findings = judge_server(&facts, 16, None);
     let mut others = findings.into_iter().filter(|finding| finding.severity != Severity::Ok);
     let found = others.next().expect("a finding that is not ok");
     assert_eq!(others.next(), None, "beside {found:?}");
@@ -42,7 +42,7 @@ fn vector(installed: Option<&str>, available: Option<&str>, may_create: bool) ->
 
 #[test]
 fn a_sound_server_has_nothing_to_warn_of() {
-    let findings = judge_server(&sound(), 16, false);
+    let findings = judge_server(&sound(), 16, None);
     assert_eq!(worst(&findings), Severity::Ok, "{findings:?}");
     assert!(findings.iter().all(|finding| finding.way_out.is_none()));
 }
@@ -52,7 +52,7 @@ fn an_old_postgres_is_a_failure() {
     let old = ServerFacts { version: "14.11".into(), major: 14, ..sound() };
     assert_eq!((found(old.clone()).check, found(old).severity), ("Postgres", Severity::Failure));
     let oldest = ServerFacts { version: "15.0".into(), major: 15, ..sound() };
-    assert_eq!(worst(&judge_server(&oldest, 16, false)), Severity::Ok);
+    assert_eq!(worst(&judge_server(&oldest, 16, None)), Severity::Ok);
 }
 
 #[test]
@@ -70,7 +70,7 @@ fn each_state_of_pgvector_has_its_way_out() {
         assert!(found.way_out.as_deref().unwrap_or_default().contains(way_out), "{found:?}");
     }
     for newer in ["0.8.4", "0.8.10", "0.10.0", "1.0"] {
-        assert_eq!(worst(&judge_server(&vector(Some(newer), None, true), 16, false)), Severity::Ok);
+        assert_eq!(worst(&judge_server(&vector(Some(newer), None, true), 16, None)), Severity::Ok);
     }
 }
 
@@ -89,7 +89,7 @@ fn time_outs_that_are_too_short_are_warned_of_with_the_statement_that_mends_them
         assert_eq!((found.severity, found.way_out.as_deref()), (Severity::Warning, Some(way_out)));
     }
     let tested = ServerFacts { statement_timeout: millis(300), ..sound() };
-    assert_eq!(worst(&judge_server(&tested, 16, false)), Severity::Ok);
+    assert_eq!(worst(&judge_server(&tested, 16, None)), Severity::Ok);
 }
 
 #[test]
@@ -103,24 +103,25 @@ fn a_pool_must_fit_what_the_server_and_the_role_allow() {
         (97, Some(17), Severity::Warning),
     ] {
         let facts = ServerFacts { connections_max: server, role_connections_max: role, ..sound() };
-        assert_eq!(worst(&judge_server(&facts, 16, false)), severity, "{server} {role:?}");
+        assert_eq!(worst(&judge_server(&facts, 16, None)), severity, "{server} {role:?}");
     }
 }
 
 #[test]
 fn poolers_plain_text_and_standbys_are_told() {
-    for (pooling, severity) in
-        [(Pooling::Transaction, Severity::Warning), (Pooling::Statement, Severity::Failure)]
-    {
-        let pooled = found(ServerFacts { pooling, ..sound() });
-        assert_eq!((pooled.check, pooled.severity), ("pooler", severity));
+    for (pooling, no_session, severity) in [
+        (Pooling::Session, Some("it leads elsewhere"), Severity::Warning),
+        (Pooling::Transaction, Some("a pooler is in between"), Severity::Warning),
+        (Pooling::Transaction, None, Severity::Ok),
+        (Pooling::Statement, None, Severity::Failure),
+    ] {
+        let findings = judge_server(&ServerFacts { pooling, ..sound() }, 16, no_session);
+        assert_eq!(worst(&findings), severity, "{pooling:?} {no_session:?}");
     }
-    let pooled = ServerFacts { pooling: Pooling::Transaction, ..sound() };
-    assert_eq!(worst(&judge_server(&pooled, 16, true)), Severity::Ok, "there is a way around it");
     let plain = found(ServerFacts { encryption: Encryption::Plain, ..sound() });
     assert_eq!((plain.check, plain.severity), ("encryption", Severity::Warning));
     let local = ServerFacts { encryption: Encryption::LocalPlain, ..sound() };
-    assert_eq!(worst(&judge_server(&local, 16, false)), Severity::Ok);
+    assert_eq!(worst(&judge_server(&local, 16, None)), Severity::Ok);
     let standby = found(ServerFacts { read_only: true, ..sound() });
     assert_eq!((standby.check, standby.severity), ("writing", Severity::Failure));
 }

@@ -17,6 +17,8 @@ const LOOK_TIMEOUT: &str = "30s";
 pub struct DatabaseFacts {
     /// The server.
     pub server: ServerFacts,
+    /// Whether migrations and index builds get a session of their own, or why not.
+    pub direct: Result<(), String>,
     /// The schema and the role's rights. `None` where a pooler allows no transactions.
     pub schema: Option<SchemaFacts>,
     /// The model that search is on, where there is one and the role may see it.
@@ -31,12 +33,18 @@ pub struct Checkup {
 }
 
 impl Checkup {
-    /// Connects.
+    /// Connects. `admin_url` is the way for migrations and index builds, where it is another.
     ///
     /// # Errors
     /// The database cannot be reached or refuses.
-    pub async fn connect(url: &str) -> Result<Self, ConnectError> {
-        Ok(Self { pool: Pool::open(url, 1).await? })
+    pub async fn connect(url: &str, admin_url: Option<&str>) -> Result<Self, ConnectError> {
+        let pool = Pool::open(url, 1).await?;
+        Ok(Self {
+            pool: match admin_url {
+                Some(url) => pool.with_admin_url(url),
+                None => pool,
+            },
+        })
     }
 
     /// Looks at everything.
@@ -51,14 +59,18 @@ impl Checkup {
 
     async fn facts(&self) -> Result<DatabaseFacts, sqlx::Error> {
         let pooling = self.pool.pooling();
+        let direct = match self.pool.direct().await {
+            Ok(session) => session.close().await.map_err(|error| error.to_string()),
+            Err(error) => Err(error.to_string()),
+        };
         if pooling == Pooling::Statement {
             let server = server::facts(&mut self.pool.acquire().await?, pooling).await?;
-            return Ok(DatabaseFacts { server, schema: None, model: None, queue: None });
+            return Ok(DatabaseFacts { server, direct, schema: None, model: None, queue: None });
         }
         let mut transaction = self.pool.begin_with("begin read only").await?;
         sqlx::query!("select set_config('statement_timeout', $1, true)", LOOK_TIMEOUT)
             .fetch_one(&mut *transaction)
             .await?;
-        schema::look(&mut transaction, pooling).await
+        schema::look(&mut transaction, pooling, direct).await
     }
 }

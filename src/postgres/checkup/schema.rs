@@ -20,6 +20,7 @@ const WRITING: [&str; 4] = ["select", "insert", "update", "delete"];
 pub(super) async fn look(
     connection: &mut Session,
     pooling: Pooling,
+    direct: Result<(), String>,
 ) -> Result<DatabaseFacts, sqlx::Error> {
     let server = server::facts(&mut *connection, pooling).await?;
     let mut schema = rights(connection, &server.role).await?;
@@ -42,7 +43,7 @@ pub(super) async fn look(
             schema.index = Some(embedding_models::index_state(connection, &model.model).await?);
         }
     }
-    Ok(DatabaseFacts { server, schema: Some(schema), model, queue })
+    Ok(DatabaseFacts { server, direct, schema: Some(schema), model, queue })
 }
 
 async fn state(connection: &mut Session) -> Result<SchemaState, sqlx::Error> {
