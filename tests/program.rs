@@ -10,6 +10,7 @@ mod imports;
 mod killed;
 mod proxies;
 mod real_servers;
+mod recovering;
 mod reembedding;
 mod searching;
 mod serving;

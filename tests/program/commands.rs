@@ -4,7 +4,7 @@ use super::{calls_file, meeting};
 use crate::harness::TestDatabase;
 use crate::harness::program::{program, run};
 
-const EVERY_COMMAND: [&str; 12] = [
+const EVERY_COMMAND: [&str; 17] = [
     "demo",
     "migrate",
     "import",
@@ -12,6 +12,11 @@ const EVERY_COMMAND: [&str; 12] = [
     "serve",
     "reembed",
     "search",
+    "recover",
+    "run",
+    "pause",
+    "resume",
+    "discard",
     "verify",
     "doctor",
     "config",
