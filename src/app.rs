@@ -4,6 +4,7 @@
 pub mod demo;
 mod doctor;
 mod embedding;
+mod recover;
 mod reembed;
 mod search;
 mod serve;
@@ -17,6 +18,7 @@ use crate::postgres::PgStore;
 pub use crate::actors::{ChunkProgress, InFlight, Status};
 pub use doctor::examine;
 pub use embedding::{Embedding, embedding_of_worker};
+pub use recover::{recover, wait_for_action};
 pub use reembed::{Reembedded, Step, cancel_reembedding, reembed};
 pub use search::{Found, search};
 pub use serve::{Ended, serve};

@@ -12,6 +12,7 @@ mod monitoring;
 mod pooled;
 mod proxies;
 mod real_servers;
+mod recovering;
 mod reembedding;
 mod searching;
 mod serving;

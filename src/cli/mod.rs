@@ -3,6 +3,7 @@
 mod completions;
 mod config;
 mod demo;
+mod discard;
 mod doctor;
 mod enqueue;
 mod explain;
@@ -11,8 +12,11 @@ mod jobs;
 mod man;
 mod migrate;
 mod monitor;
+mod pause;
 mod plain;
+mod recover;
 mod reembed;
+mod run;
 mod runs;
 mod search;
 mod serve;
@@ -25,6 +29,7 @@ use std::process::ExitCode;
 use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
 
 use crate::config::{ConfigError, DatabaseArgs};
+use crate::ports::operator::Part;
 use crate::telemetry::{self, LogFormat};
 use settings::Parsed;
 
@@ -89,6 +94,16 @@ enum Command {
     Jobs(jobs::Args),
     /// List runs and what came of them
     Runs(runs::Args),
+    /// Bring dead letters back now
+    Recover(Box<recover::Args>),
+    /// Start a run of a part now
+    Run(run::Args),
+    /// Begin nothing more, in any process
+    Pause(pause::PauseArgs),
+    /// Let what was paused go on
+    Resume(pause::ResumeArgs),
+    /// Remove a dead letter for good
+    Discard(discard::Args),
     /// Check what is stored against what must hold
     Verify(verify::Args),
     /// Look at everything that the service needs, and say what to do
@@ -138,7 +153,9 @@ fn run(cli: Cli, parsed: &Parsed) -> anyhow::Result<ExitCode> {
     let default_log = match &cli.command {
         Command::Demo(_) => demo::DEFAULT_LOG,
         // Its bar tells how it goes; lines of every recording would tear it.
-        Command::Reembed(_) if std::io::stderr().is_terminal() => reembed::TERMINAL_LOG,
+        Command::Reembed(_) | Command::Recover(_) if std::io::stderr().is_terminal() => {
+            reembed::TERMINAL_LOG
+        }
         _ => telemetry::DEFAULT_FILTER,
     };
     let log = cli.log.as_deref();
@@ -157,6 +174,11 @@ fn run(cli: Cli, parsed: &Parsed) -> anyhow::Result<ExitCode> {
             Command::Explain(args) => explain::run(&cli.database, &args).await,
             Command::Jobs(args) => jobs::run(&cli.database, &args).await,
             Command::Runs(args) => runs::run(&cli.database, &args).await,
+            Command::Recover(args) => recover::run(&cli.database, &args).await,
+            Command::Run(args) => run::run(&cli.database, &args).await,
+            Command::Pause(args) => pause::pause(&cli.database, &args).await,
+            Command::Resume(args) => pause::resume(&cli.database, &args).await,
+            Command::Discard(args) => discard::run(&cli.database, &args).await,
             Command::Verify(args) => verify::run(&cli.database, &args).await,
             Command::Doctor(args) => doctor::run(&cli.database, &args, parsed).await,
             Command::Config(args) => config::run(&cli.database, &args, parsed),
@@ -164,6 +186,30 @@ fn run(cli: Cli, parsed: &Parsed) -> anyhow::Result<ExitCode> {
             Command::Man(args) => man::run(&args),
         }
     })
+}
+
+/// A part of the work, as it is named on the command line.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+enum PartArg {
+    /// Claims of what is queued, and the search for what is missing
+    Main,
+    /// Runs over dead letters
+    Recovery,
+}
+
+impl From<PartArg> for Part {
+    fn from(part: PartArg) -> Self {
+        match part {
+            PartArg::Main => Part::Main,
+            PartArg::Recovery => Part::Recovery,
+        }
+    }
+}
+
+/// Who asks, as it is kept with an action.
+fn requested_by() -> String {
+    let user = std::env::var("USER").unwrap_or_else(|_| "somebody".into());
+    format!("{user} at a command line")
 }
 
 /// Prints to standard output, and is content where nobody reads on.

@@ -13,7 +13,6 @@ use super::store::CHANNEL;
 use super::{PgStore, pauses, requests, runs};
 use crate::domain::failure::Failure;
 use crate::domain::part::Part;
-use crate::domain::recording::RecordingKey;
 use crate::ports::operator::{
     Operator, RecoverMany, RecoverRecording, Recovering, RecoveringMany, Refusal,
 };
@@ -169,17 +168,19 @@ impl PgStore {
         Ok(alive.fetch_one(&self.pool).await?)
     }
 
-    /// Dead letters by fingerprint, the most frequent first: all, or those of one.
+    /// Dead letters by fingerprint, the most frequent first: all, or those of one fingerprint, user or
+    /// recording.
     ///
     /// # Errors
     /// The database's.
     pub async fn dead_letter_groups(
         &self,
         fingerprint: Option<&str>,
-        recording: Option<&RecordingKey>,
+        user_id: Option<&str>,
+        recording_id: Option<i64>,
     ) -> Result<Vec<DeadLetterGroup>, Failure> {
         let mut connection = self.pool.acquire().await?;
-        groups(&mut connection, fingerprint, recording).await
+        groups(&mut connection, fingerprint, user_id, recording_id).await
     }
 }
 
@@ -218,7 +219,8 @@ pub struct DeadLetterGroup {
 async fn groups(
     connection: &mut Session,
     fingerprint: Option<&str>,
-    recording: Option<&RecordingKey>,
+    user_id: Option<&str>,
+    recording_id: Option<i64>,
 ) -> Result<Vec<DeadLetterGroup>, Failure> {
     let groups = sqlx::query!(
         r#"select coalesce(q.failure_fingerprint, q.dead_letter_reason, '') as "fingerprint!",
@@ -240,8 +242,8 @@ async fn groups(
            group by 1
            order by 2 desc, 1"#,
         fingerprint,
-        recording.map(|key| key.user_id.as_str()),
-        recording.map(|key| key.recording_id)
+        user_id,
+        recording_id
     )
     .map(|row| DeadLetterGroup {
         fingerprint: row.fingerprint,

@@ -4,7 +4,7 @@ use super::{calls_file, meeting};
 use crate::harness::TestDatabase;
 use crate::harness::program::{program, run};
 
-const EVERY_COMMAND: [&str; 16] = [
+const EVERY_COMMAND: [&str; 21] = [
     "demo",
     "migrate",
     "import",
@@ -16,6 +16,11 @@ const EVERY_COMMAND: [&str; 16] = [
     "explain",
     "jobs",
     "runs",
+    "recover",
+    "run",
+    "pause",
+    "resume",
+    "discard",
     "verify",
     "doctor",
     "config",

@@ -1,0 +1,34 @@
+//! `run`: starts a run of a part now.
+
+use std::process::ExitCode;
+
+use super::{PartArg, requested_by};
+use crate::app::Database;
+use crate::config::DatabaseArgs;
+use crate::ports::operator::Operator;
+
+/// Start a run now: of the main part, which queues what is missing, or of the recovery of dead letters.
+///
+/// Whichever service is alive takes it up; where none is, the next one that starts. Exit codes: 0 asked
+/// for; 1 refused; 64 wrong use.
+#[derive(Debug, clap::Args)]
+#[command(after_help = "Examples:
+  embedding-recovery run recovery
+  embedding-recovery run main")]
+pub(super) struct Args {
+    /// Which part
+    #[arg(value_enum)]
+    part: PartArg,
+}
+
+pub(super) async fn run(database: &DatabaseArgs, args: &Args) -> anyhow::Result<ExitCode> {
+    let database = Database::open(database).await?;
+    let run = database.store.run(args.part.into(), &requested_by()).await;
+    let served = database.store.is_served().await;
+    database.close().await?;
+    println!("run {}", run?);
+    if !served? {
+        println!("no service is alive: the next one that starts takes it up");
+    }
+    Ok(ExitCode::SUCCESS)
+}
