@@ -96,6 +96,26 @@ async fn thresholds_are_settings_and_an_unreachable_database_is_critical() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_provider_that_refuses_every_worker_is_critical_and_said_to_whoever_asks_for_a_recording()
+{
+    let database = TestDatabase::new().await;
+    seed::healthy(&database).await;
+    database
+        .execute(
+            "update workers set provider_trouble = 'the key is refused',
+                 provider_asked_at = now() + interval '5 min 30 s'",
+        )
+        .await;
+    let ended = monitor(&database).await;
+    assert_eq!(ended.code, Some(2), "{ended:?}");
+    let told = "critical  the worker on worker-1 claims nothing: the key is refused; it asks the provider again in 5 min\n";
+    assert!(ended.stdout.contains(told), "{}", ended.stdout);
+    assert!(ended.stdout.contains("up for 3 h; claims nothing: the key is refused\n"));
+    let waits = run(&mut database.program(&["explain", "41"])).await.stdout;
+    assert!(waits.contains("waits for  the provider: no worker claims anything"), "{waits}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn an_empty_queue_is_well_without_any_worker() {
     let database = TestDatabase::new().await;
     let ended = monitor(&database).await;
@@ -121,7 +141,7 @@ async fn watching_without_a_terminal_prints_page_after_page_and_outlives_an_outa
         line.contains(r#""dead_letter":21"#)
     })
     .await;
-    crate::harness::program::signal(&watching, "INT").await;
+    crate::harness::program::signal(&watching, "TERM").await;
     let ended = crate::harness::program::end_of(watching).await;
     assert_eq!(ended.code, Some(2), "the last look: {ended:?}");
 }

@@ -23,7 +23,7 @@ const CLEAR_LINE: &str = "\u{1b}[0m\u{1b}[K";
 /// Clears the rest of the screen.
 const CLEAR_BELOW: &str = "\u{1b}[J";
 
-/// Looks until Ctrl-C, and ends with what was seen last. A database that does not answer is said, and
+/// Looks until Ctrl-C or SIGTERM, and ends with what was seen last. A database that does not answer is said, and
 /// asked again.
 pub(super) async fn watch(
     inspector: &dyn Inspector,
@@ -35,12 +35,12 @@ pub(super) async fn watch(
     if in_place {
         let _ = term.write_str(OTHER_SCREEN).and_then(|()| term.hide_cursor());
     }
-    let mut stopped = std::pin::pin!(tokio::signal::ctrl_c());
+    let mut stopped = std::pin::pin!(told_to_stop());
     let mut state = HealthState::Critical;
     let ended = loop {
         let look = tokio::select! {
             look = Look::take(inspector, thresholds) => look,
-            _ = &mut stopped => break Ok(()),
+            () = &mut stopped => break Ok(()),
         };
         let page = match &look {
             Ok(look) => look.printed(json)?,
@@ -53,13 +53,23 @@ pub(super) async fn watch(
         }
         tokio::select! {
             () = tokio::time::sleep(INTERVAL) => {}
-            _ = &mut stopped => break Ok(()),
+            () = &mut stopped => break Ok(()),
         }
     };
     if in_place {
         let _ = term.show_cursor().and_then(|()| term.write_str(OWN_SCREEN));
     }
     ended.map(|()| exit_code(state))
+}
+
+/// Ctrl-C or SIGTERM: either leaves the terminal as it was.
+async fn told_to_stop() {
+    use tokio::signal::unix::{SignalKind, signal};
+    let interrupt = tokio::signal::ctrl_c();
+    match signal(SignalKind::terminate()) {
+        Ok(mut terminate) => tokio::select! { _ = terminate.recv() => {}, _ = interrupt => {} },
+        Err(_) => drop(interrupt.await),
+    }
 }
 
 fn draw(term: &Term, page: &str) {
