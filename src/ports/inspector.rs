@@ -4,6 +4,7 @@
 use async_trait::async_trait;
 use chrono::{DateTime, Utc};
 use serde::Serialize;
+use utoipa::ToSchema;
 use uuid::Uuid;
 
 use super::TaskCounts;
@@ -12,7 +13,7 @@ use crate::domain::failure::Failure;
 use crate::domain::recording::RecordingKey;
 
 /// The state of everything, in one look.
-#[derive(Debug, Clone, PartialEq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, ToSchema)]
 pub struct Overview {
     /// The database's time of the look.
     pub at: DateTime<Utc>,
@@ -51,7 +52,7 @@ pub struct Overview {
 }
 
 /// Of so many, so many succeeded.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, ToSchema)]
 pub struct SuccessRate {
     /// Recordings that ended, or dead letters that were tried.
     pub tried: u64,
@@ -67,7 +68,7 @@ impl SuccessRate {
 }
 
 /// A process that works on the queue.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, ToSchema)]
 pub struct Worker {
     /// Its name in leases and attempts.
     pub id: Uuid,
@@ -90,7 +91,7 @@ pub struct Worker {
 }
 
 /// A recording that is being worked on.
-#[derive(Debug, Clone, PartialEq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, ToSchema)]
 pub struct InFlightRecording {
     /// Owner.
     pub user_id: String,
@@ -115,7 +116,7 @@ pub struct InFlightRecording {
 }
 
 /// A part that an administrator stopped.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, ToSchema)]
 pub struct Pause {
     /// Which.
     pub part: Part,
@@ -126,7 +127,7 @@ pub struct Pause {
 }
 
 /// A schedule that replicas share.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, ToSchema)]
 pub struct ScheduleState {
     /// Its name.
     pub name: String,
@@ -150,7 +151,7 @@ pub struct DeadLetterQuery {
 }
 
 /// Dead letters, by cause and one by one.
-#[derive(Debug, Clone, Default, PartialEq, Serialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, ToSchema)]
 pub struct DeadLetters {
     /// How many there are, whatever was asked for.
     pub total: u64,
@@ -161,7 +162,7 @@ pub struct DeadLetters {
 }
 
 /// Dead letters of one cause.
-#[derive(Debug, Clone, PartialEq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, ToSchema)]
 pub struct DeadLetterGroup {
     /// Names the cause ([`crate::domain::failure::Failure::fingerprint`]).
     pub fingerprint: String,
@@ -182,7 +183,7 @@ pub struct DeadLetterGroup {
 }
 
 /// A dead letter.
-#[derive(Debug, Clone, PartialEq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, ToSchema)]
 pub struct DeadLetter {
     /// Owner.
     pub user_id: String,
@@ -213,7 +214,7 @@ pub struct DeadLetter {
 }
 
 /// Why a recording is where it is.
-#[derive(Debug, Clone, PartialEq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, ToSchema)]
 pub struct Explanation {
     /// Owner.
     pub user_id: String,
@@ -254,7 +255,7 @@ pub struct Explanation {
 }
 
 /// An attempt.
-#[derive(Debug, Clone, PartialEq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, ToSchema)]
 pub struct AttemptRecord {
     /// Its number within the task.
     pub number: u32,
@@ -279,7 +280,7 @@ pub struct AttemptRecord {
 }
 
 /// A job's progress.
-#[derive(Debug, Clone, PartialEq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, ToSchema)]
 pub struct Job {
     /// Row of `embedding_jobs`.
     pub id: Uuid,
@@ -296,7 +297,7 @@ pub struct Job {
 }
 
 /// A run of a part.
-#[derive(Debug, Clone, PartialEq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, ToSchema)]
 pub struct Run {
     /// Row of `runs`.
     pub id: Uuid,
@@ -319,7 +320,7 @@ pub struct Run {
 }
 
 /// Five minutes of history, all replicas together.
-#[derive(Debug, Clone, Default, PartialEq, Serialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, ToSchema)]
 pub struct Bucket {
     /// Where it begins.
     pub begins_at: DateTime<Utc>,

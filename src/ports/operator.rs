@@ -3,13 +3,14 @@
 use async_trait::async_trait;
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
 use uuid::Uuid;
 
 use crate::domain::failure::Failure;
 use crate::domain::recording::RecordingKey;
 
 /// A part of the work that can be run at once, paused and resumed by itself.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Part {
     /// Claims of tasks that are ready, and the reconciliation at each tick.
@@ -56,7 +57,7 @@ pub struct RecoverMany {
 }
 
 /// What was found, and what was done about it.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, ToSchema)]
 pub struct Recovering {
     /// Row of `admin_actions`.
     pub action_id: Uuid,
@@ -73,7 +74,7 @@ pub struct Recovering {
 }
 
 /// What became of a request for many.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, ToSchema)]
 pub struct RecoveringMany {
     /// Row of `admin_actions`.
     pub action_id: Uuid,
