@@ -1,6 +1,7 @@
 //! Flags and environment, parsed and validated once. Secrets are wrapped, so that no message can
 //! print them.
 
+mod admin;
 mod embedder;
 mod provider;
 mod work;
@@ -9,6 +10,7 @@ use std::path::PathBuf;
 
 use clap::Args;
 
+pub use admin::{AdminArgs, AdminTokens, NamedToken};
 pub use embedder::{EmbedderArgs, EmbedderChoice, LOCAL_MODEL};
 pub use provider::{CaBundle, Header, Provider, ProviderArgs};
 pub use work::WorkArgs;

@@ -2,7 +2,8 @@
 //!
 //! In reading order: the rules ([`domain`]), what the actors need from outside ([`ports`]), the
 //! supervision tree ([`actors`]), the HTTP API and its page ([`admin`]), the adapters
-//! ([`postgres`], [`embedded`], [`embedders`], [`import`], [`telemetry`]), and what puts them together ([`config`], [`app`], [`cli`]).
+//! ([`postgres`], [`embedded`], [`embedders`], [`import`], [`telemetry`]), and what puts them
+//! together ([`config`], [`app`], [`cli`]).
 
 pub mod domain;
 

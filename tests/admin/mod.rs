@@ -3,6 +3,7 @@
 mod access;
 mod actions;
 mod looks;
+mod page;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
