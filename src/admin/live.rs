@@ -12,6 +12,7 @@ use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, watch};
 use utoipa::ToSchema;
 
 use super::Shared;
+use super::health::{Health, judged};
 use super::problem::Problem;
 use crate::domain::failure::Failure;
 use crate::ports::inspector::{
@@ -30,6 +31,7 @@ const LOOKS_A_HISTORY: u32 = 5;
 /// Everything on the page.
 #[derive(Serialize, ToSchema)]
 struct Snapshot<'a> {
+    health: Health,
     overview: Overview,
     dead_letters: DeadLetters,
     jobs: Vec<Job>,
@@ -107,8 +109,10 @@ async fn snapshot<'a>(
     history: &'a [Bucket],
 ) -> Result<Snapshot<'a>, Failure> {
     let query = DeadLetterQuery { limit: ROWS, ..DeadLetterQuery::default() };
+    let overview = inspector.overview().await?;
     Ok(Snapshot {
-        overview: inspector.overview().await?,
+        health: judged(&overview),
+        overview,
         dead_letters: inspector.dead_letters(&query).await?,
         jobs: inspector.jobs(ROWS).await?,
         runs: inspector.runs(false, ROWS).await?,

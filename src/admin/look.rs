@@ -2,17 +2,14 @@
 
 use axum::Json;
 use axum::extract::State;
-use chrono::{DateTime, Utc};
-use serde::{Deserialize, Serialize};
-use utoipa::{IntoParams, ToSchema};
+use serde::Deserialize;
+use utoipa::IntoParams;
 
 use super::Shared;
 use super::extract::{Query, RecordingId};
+use super::health::{Health, judged};
 use super::problem::Problem;
-use crate::ports::TaskCounts;
-use crate::ports::inspector::{
-    DeadLetterQuery, DeadLetters, Explanation, Job, Overview, Pause, Run,
-};
+use crate::ports::inspector::{DeadLetterQuery, DeadLetters, Explanation, Job, Overview, Run};
 use crate::ports::operator::Refusal;
 
 /// Rows of a list where none are asked for.
@@ -80,42 +77,7 @@ pub(super) async fn queue(State(shared): State<Shared>) -> Result<Json<Overview>
     (status = 200, body = Health),
     (status = "default", body = Problem, content_type = "application/problem+json")))]
 pub(super) async fn health(State(shared): State<Shared>) -> Result<Json<Health>, Problem> {
-    Ok(Json(facts(&shared.inspector.overview().await?)))
-}
-
-/// What tells whether the service is well.
-#[derive(Serialize, ToSchema)]
-pub(super) struct Health {
-    /// Tasks by state.
-    tasks: TaskCounts,
-    /// Tasks in `failed` whose time has come.
-    retry_ready: u64,
-    /// Dead letters that wait for a person.
-    dead_letters_permanent: u64,
-    /// Age of the task that has waited longest, in seconds.
-    oldest_waiting_secs: Option<f64>,
-    /// When the last recording was completed.
-    last_completed_at: Option<DateTime<Utc>>,
-    /// Processes that are alive.
-    workers: usize,
-    /// Why some of them claim nothing.
-    provider_troubles: Vec<String>,
-    /// What is paused.
-    pauses: Vec<Pause>,
-}
-
-fn facts(overview: &Overview) -> Health {
-    let troubles = overview.workers.iter().filter_map(|worker| worker.provider_trouble.clone());
-    Health {
-        tasks: overview.tasks,
-        retry_ready: overview.retry_ready,
-        dead_letters_permanent: overview.dead_letters_permanent,
-        oldest_waiting_secs: overview.oldest_waiting_secs,
-        last_completed_at: overview.last_completed_at,
-        workers: overview.workers.len(),
-        provider_troubles: troubles.collect(),
-        pauses: overview.pauses.clone(),
-    }
+    Ok(Json(judged(&shared.inspector.overview().await?)))
 }
 
 /// Dead letters, by cause and one by one

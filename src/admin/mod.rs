@@ -4,6 +4,7 @@
 mod access;
 mod act;
 mod extract;
+mod health;
 mod live;
 mod look;
 mod page;

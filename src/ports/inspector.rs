@@ -100,6 +100,7 @@ pub struct InFlightRecording {
     /// Title of the call.
     pub title: Option<String>,
     /// Which part works on it.
+    #[schema(value_type = String)]
     pub part: Part,
     /// Number of the attempt, from 1.
     pub attempt: u32,
@@ -119,6 +120,7 @@ pub struct InFlightRecording {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, ToSchema)]
 pub struct Pause {
     /// Which.
+    #[schema(value_type = String)]
     pub part: Part,
     /// Since when.
     pub since: DateTime<Utc>,
@@ -260,6 +262,7 @@ pub struct AttemptRecord {
     /// Its number within the task.
     pub number: u32,
     /// Which part made it.
+    #[schema(value_type = String)]
     pub part: Part,
     /// When it began.
     pub started_at: DateTime<Utc>,
@@ -302,6 +305,7 @@ pub struct Run {
     /// Row of `runs`.
     pub id: Uuid,
     /// Which part.
+    #[schema(value_type = String)]
     pub part: Part,
     /// What started it: `schedule`, `request` or `due`.
     pub cause: String,
