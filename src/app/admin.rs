@@ -40,8 +40,11 @@ impl AdminServer {
         }
         if let Some(listener) = listen(args.listen, "--listen").await {
             let tokens = allowed(tokens);
-            let open =
-                if tokens.is_empty() { "; no token is set, so only this machine may" } else { "" };
+            let open = if tokens.is_empty() {
+                "; no token is set, so only this machine may use it"
+            } else {
+                ""
+            };
             // With port 0, the system chooses one.
             let address = listener.local_addr().unwrap_or(args.listen);
             tracing::info!("the page is at http://{address}/{open}");

@@ -66,6 +66,12 @@ fn busy(operations: &FakeOperations) {
         flying(9_120_334, "Weekly pipeline review", Some((12, 61))),
         flying(9_120_340, "Quarterly planning", None),
     ];
+    overview.schedules = vec![ScheduleState {
+        name: "reconcile text-embedding-3-small".into(),
+        cron: Some("*/5 * * * *".into()),
+        last_tick: None,
+        next_tick: Some(now + Duration::minutes(4)),
+    }];
     overview.pauses =
         vec![Pause { part: Part::Recovery, since: now - Duration::minutes(11), by: "ada".into() }];
     let error = "the provider refuses this chunk: maximum context length is 8192 tokens";
@@ -144,6 +150,7 @@ async fn the_page_shows_everything_and_follows_by_itself_without_a_complaint() {
     for (place, text) in [
         ("#queue", "128"),
         ("#queue", "oldest waits 3 min"),
+        ("#parts", "next tick in "),
         ("#parts", "Paused by ada"),
         ("#dead-letters", "a statement ran into statement_timeout"),
         ("#dead-letters", "Board call <script>alert(1)</script>"),

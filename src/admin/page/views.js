@@ -88,8 +88,9 @@ const views = (() => {
   function parts({ overview }, { run, pause, resume }) {
     const row = (part, label, what) => {
       const paused = overview.pauses.find((pause) => pause.part === part);
-      // Services name their schedules after the part.
-      const next = overview.schedules.find((schedule) => schedule.name.includes(part));
+      // A schedule is named after what it does and for which model.
+      const does = { main: "reconcile", recovery: "recover" }[part];
+      const next = overview.schedules.find((schedule) => schedule.name.startsWith(does));
       const state = paused
         ? h("span", { class: "note warn" }, "Paused by ", paused.by, " ", time(paused.since))
         : h("span", { class: "soft" }, what, next?.next_tick ? [", next tick ", time(next.next_tick)] : "");
