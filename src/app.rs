@@ -1,6 +1,7 @@
 //! The composition root: the one place that names concrete adapters, and the order in which they
 //! start and stop.
 
+mod admin;
 pub mod demo;
 mod doctor;
 mod embedding;
@@ -16,6 +17,7 @@ use crate::embedded::{EmbeddedOptions, EmbeddedPostgres, default_cache_dir, defa
 use crate::postgres::PgStore;
 
 pub use crate::actors::{ChunkProgress, InFlight, Status};
+pub use admin::AdminServer;
 pub use doctor::examine;
 pub use embedding::{Embedding, embedding_of_worker};
 pub use recover::{recover, wait_for_action};

@@ -1,6 +1,7 @@
 //! Flags and environment, parsed and validated once. Secrets are wrapped, so that no message can
 //! print them.
 
+mod admin;
 mod embedder;
 mod health;
 mod provider;
@@ -10,6 +11,7 @@ use std::path::PathBuf;
 
 use clap::Args;
 
+pub use admin::{AdminArgs, AdminTokens, NamedToken};
 pub use embedder::{EmbedderArgs, EmbedderChoice, LOCAL_MODEL};
 pub use health::HealthArgs;
 pub use provider::{CaBundle, Header, Provider, ProviderArgs};

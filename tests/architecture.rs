@@ -11,6 +11,7 @@ use source::Source;
 const LAYERS: &[Layer] = &[
     Layer { name: "domain", may_use: &[] },
     Layer { name: "ports", may_use: &["domain"] },
+    Layer { name: "admin", may_use: &["domain", "ports"] },
     Layer { name: "actors", may_use: &["domain", "ports", "telemetry"] },
     Layer { name: "postgres", may_use: &["domain", "ports"] },
     Layer { name: "embedded", may_use: &["domain", "ports"] },
@@ -20,7 +21,16 @@ const LAYERS: &[Layer] = &[
     Layer { name: "config", may_use: &["domain"] },
     Layer {
         name: "app",
-        may_use: &["actors", "config", "domain", "embedded", "embedders", "ports", "postgres"],
+        may_use: &[
+            "actors",
+            "admin",
+            "config",
+            "domain",
+            "embedded",
+            "embedders",
+            "ports",
+            "postgres",
+        ],
     },
     // The commands over the database and files speak to those directly, through what `app` opened.
     Layer {
@@ -47,6 +57,10 @@ const HOMES: &[(&str, &[&str])] = &[
     ("walkdir", &["src/import/"]),
     ("zip", &["src/embedded/"]),
     ("text_splitter", &["src/domain/"]),
+    ("axum", &["src/admin/"]),
+    ("subtle", &["src/admin/"]),
+    ("utoipa", &["src/admin/", "src/ports/"]),
+    ("utoipa_axum", &["src/admin/"]),
     ("clap", &["src/cli/", "src/config.rs", "src/config/", "src/telemetry/"]),
     ("clap_complete", &["src/cli/"]),
     ("clap_mangen", &["src/cli/"]),

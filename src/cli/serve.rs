@@ -1,10 +1,11 @@
 //! `serve`: the long-running service.
 
 use std::process::ExitCode;
+use std::sync::Arc;
 
 use super::EXIT_FAILED;
-use crate::app::{self, Database, Ended};
-use crate::config::{DatabaseArgs, EmbedderArgs, WorkArgs};
+use crate::app::{self, AdminServer, Database, Ended};
+use crate::config::{AdminArgs, DatabaseArgs, EmbedderArgs, HealthArgs, WorkArgs};
 use crate::ports::TaskCounts;
 
 /// Run the service: embed what is queued, and everything that comes.
@@ -33,14 +34,25 @@ pub(super) struct Settings {
 
     #[command(flatten)]
     work: WorkArgs,
+
+    #[command(flatten)]
+    admin: AdminArgs,
+
+    #[command(flatten)]
+    health: HealthArgs,
 }
 
 pub(super) async fn run(database: &DatabaseArgs, args: &Args) -> anyhow::Result<ExitCode> {
     // Wrong settings are told before a server is started for them.
-    let Settings { exit_when_idle, embedder, work } = &args.settings;
+    let Settings { exit_when_idle, embedder, work, admin, health } = &args.settings;
     embedder.choose(database.url().is_none())?;
+    let tokens = admin.tokens()?;
     let database = Database::open(database).await?;
+    let store = Arc::new(database.store.clone());
+    let server =
+        AdminServer::start(admin, &tokens, health.thresholds(), store.clone(), store).await;
     let ended = app::serve(&database, embedder, work, *exit_when_idle).await;
+    server.stop().await;
     database.close().await?;
     Ok(match ended? {
         Ended::Idle(counts) => {

@@ -7,6 +7,7 @@ mod recording;
 use async_trait::async_trait;
 use chrono::{DateTime, Utc};
 use serde::Serialize;
+use utoipa::ToSchema;
 use uuid::Uuid;
 
 use super::TaskCounts;
@@ -20,7 +21,7 @@ pub use recording::{
 };
 
 /// The state of everything, in one look.
-#[derive(Debug, Clone, PartialEq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, ToSchema)]
 pub struct Overview {
     /// Tasks by state, current model and next one together. Exact, except that of more than 100,000
     /// completed tasks the number is the planner's estimate: to count them would be to read them all.
@@ -61,7 +62,7 @@ pub struct Overview {
 }
 
 /// Of so many, so many succeeded.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, ToSchema)]
 pub struct SuccessRate {
     /// Recordings that ended, or dead letters that were tried.
     pub tried: u64,
@@ -77,7 +78,7 @@ impl SuccessRate {
 }
 
 /// A process that works on the queue.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, ToSchema)]
 pub struct Worker {
     /// Its name in leases and attempts.
     pub id: Uuid,
@@ -100,9 +101,10 @@ pub struct Worker {
 }
 
 /// A part that an administrator stopped.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, ToSchema)]
 pub struct Pause {
     /// Which.
+    #[schema(value_type = String)]
     pub part: Part,
     /// Since when.
     pub since: DateTime<Utc>,
@@ -111,7 +113,7 @@ pub struct Pause {
 }
 
 /// A schedule that replicas share.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, ToSchema)]
 pub struct ScheduleState {
     /// Its name.
     pub name: String,
@@ -124,7 +126,7 @@ pub struct ScheduleState {
 }
 
 /// A job's progress.
-#[derive(Debug, Clone, PartialEq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, ToSchema)]
 pub struct Job {
     /// Row of `embedding_jobs`.
     pub id: Uuid,
@@ -141,11 +143,12 @@ pub struct Job {
 }
 
 /// A run of a part.
-#[derive(Debug, Clone, PartialEq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, ToSchema)]
 pub struct Run {
     /// Row of `runs`.
     pub id: Uuid,
     /// Which part.
+    #[schema(value_type = String)]
     pub part: Part,
     /// What started it: `schedule`, `request`, `due`, or the `run` before it.
     pub cause: String,
@@ -164,7 +167,7 @@ pub struct Run {
 }
 
 /// Five minutes of history, all replicas together.
-#[derive(Debug, Clone, Default, PartialEq, Serialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, ToSchema)]
 pub struct Bucket {
     /// Where it begins.
     pub begins_at: DateTime<Utc>,

@@ -178,7 +178,7 @@ pub struct Claimed {
 }
 
 /// How many tasks are in each state.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, serde::Serialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, serde::Serialize, utoipa::ToSchema)]
 pub struct TaskCounts {
     /// Ready now.
     pub pending: u64,

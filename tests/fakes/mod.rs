@@ -2,4 +2,5 @@
 
 pub mod embedder;
 pub mod openai;
+pub mod operations;
 pub mod store;

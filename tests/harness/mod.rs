@@ -1,6 +1,7 @@
 //! What every test stands on: one Postgres for the whole run, a database of its own for each test,
 //! the program as a child process, and waiting for a state with a deadline.
 
+pub mod browser;
 pub mod calls;
 pub mod pooler;
 pub mod program;

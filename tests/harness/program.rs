@@ -39,6 +39,12 @@ pub fn program(args: &[&str]) -> Command {
             command.env(name, value);
         }
     }
+    if args.first() == Some(&"serve") {
+        // Many run at once.
+        for name in ["EMBEDDING_RECOVERY_LISTEN", "EMBEDDING_RECOVERY_PROBE_LISTEN"] {
+            command.env(name, "127.0.0.1:0");
+        }
+    }
     command.kill_on_drop(true);
     command
 }

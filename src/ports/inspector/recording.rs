@@ -2,12 +2,13 @@
 
 use chrono::{DateTime, Utc};
 use serde::Serialize;
+use utoipa::ToSchema;
 use uuid::Uuid;
 
 use crate::ports::operator::Part;
 
 /// A recording that is being worked on.
-#[derive(Debug, Clone, PartialEq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, ToSchema)]
 pub struct InFlightRecording {
     /// Owner.
     pub user_id: String,
@@ -16,6 +17,7 @@ pub struct InFlightRecording {
     /// Title of the call.
     pub title: Option<String>,
     /// Which part works on it.
+    #[schema(value_type = String)]
     pub part: Part,
     /// Number of the attempt, from 1.
     pub attempt: u32,
@@ -43,7 +45,7 @@ pub struct DeadLetterQuery {
 }
 
 /// Dead letters, by cause and one by one.
-#[derive(Debug, Clone, Default, PartialEq, Serialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, ToSchema)]
 pub struct DeadLetters {
     /// How many there are, whatever was asked for.
     pub total: u64,
@@ -54,7 +56,7 @@ pub struct DeadLetters {
 }
 
 /// Dead letters of one cause.
-#[derive(Debug, Clone, PartialEq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, ToSchema)]
 pub struct DeadLetterGroup {
     /// Names the cause ([`crate::domain::failure::Failure::fingerprint`]).
     pub fingerprint: String,
@@ -75,7 +77,7 @@ pub struct DeadLetterGroup {
 }
 
 /// A dead letter.
-#[derive(Debug, Clone, PartialEq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, ToSchema)]
 pub struct DeadLetter {
     /// Owner.
     pub user_id: String,
@@ -106,7 +108,7 @@ pub struct DeadLetter {
 }
 
 /// Why a recording is where it is.
-#[derive(Debug, Clone, PartialEq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, ToSchema)]
 pub struct Explanation {
     /// Owner.
     pub user_id: String,
@@ -147,11 +149,12 @@ pub struct Explanation {
 }
 
 /// An attempt.
-#[derive(Debug, Clone, PartialEq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, ToSchema)]
 pub struct AttemptRecord {
     /// Its number within the task.
     pub number: u32,
     /// Which part made it.
+    #[schema(value_type = String)]
     pub part: Part,
     /// When it began.
     pub started_at: DateTime<Utc>,

@@ -1,0 +1,121 @@
+//! Who is let in, and what stands on every answer.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use embedding_recovery::admin::{self, Admin, Tokens};
+use reqwest::Method;
+use tokio::net::TcpListener;
+use tokio::sync::watch;
+
+use super::{ADMIN_TOKEN, Api, READ_TOKEN, send};
+use crate::fakes::operations::FakeOperations;
+use crate::harness::within_deadline;
+
+#[tokio::test]
+async fn a_request_without_a_token_or_with_a_wrong_one_is_401() {
+    let api = Api::locked().await;
+    for path in ["/v1/queue", "/v1/health", "/v1/dead-letters", "/v1/recordings/1", "/v1/live"] {
+        let refused = api.get(path).await;
+        assert!(refused.problem(401, "unauthorized").contains("token"), "{path}");
+        assert_eq!(refused.headers["www-authenticate"], "Bearer");
+    }
+    let wrong = [format!("Bearer {ADMIN_TOKEN}x"), format!("Basic {ADMIN_TOKEN}"), "Bearer".into()];
+    for header in wrong {
+        let request = api.request(Method::GET, "/v1/queue").header("authorization", &header);
+        send(request).await.problem(401, "unauthorized");
+    }
+    let right = send(api.request(Method::GET, "/v1/queue").bearer_auth(READ_TOKEN)).await;
+    assert_eq!(right.status, 200);
+}
+
+#[tokio::test]
+async fn a_token_that_may_read_may_not_act_and_one_that_may_act_is_named() {
+    let api = Api::locked().await;
+    let acts = [
+        (Method::POST, "/v1/recordings/7/recover"),
+        (Method::POST, "/v1/dead-letters/recover"),
+        (Method::POST, "/v1/recovery/run"),
+        (Method::POST, "/v1/main/run"),
+        (Method::POST, "/v1/pause"),
+        (Method::POST, "/v1/resume"),
+        (Method::DELETE, "/v1/dead-letters/7?reason=old"),
+    ];
+    for (method, path) in acts {
+        let refused = send(api.request(method, path).bearer_auth(READ_TOKEN)).await;
+        refused.problem(403, "forbidden");
+    }
+    assert_eq!(api.asked(), Vec::<String>::new());
+    let run = send(api.request(Method::POST, "/v1/main/run").bearer_auth(ADMIN_TOKEN)).await;
+    assert_eq!(run.status, 202);
+    assert_eq!(api.asked(), ["run main by api:ops"]);
+}
+
+#[tokio::test]
+async fn without_tokens_a_page_of_another_site_reaches_nothing() {
+    let api = Api::open().await;
+    let rebound = api.request(Method::GET, "/v1/queue").header("host", "evil.example");
+    send(rebound).await.problem(403, "not-local");
+    let page = api.request(Method::GET, "/").header("host", "evil.example");
+    send(page).await.problem(403, "not-local");
+    let crossed = api.request(Method::POST, "/v1/main/run").header("origin", "http://evil.example");
+    send(crossed).await.problem(403, "not-local");
+    assert_eq!(api.asked(), Vec::<String>::new());
+    let own = api.request(Method::POST, "/v1/main/run").header("origin", api.url(""));
+    assert_eq!(send(own).await.status, 202);
+    assert_eq!(api.asked(), ["run main by api:loopback"]);
+}
+
+#[tokio::test]
+async fn without_tokens_only_a_loopback_address_is_listened_on() {
+    let listener = TcpListener::bind("0.0.0.0:0").await.unwrap();
+    let operations = Arc::new(FakeOperations::default());
+    let admin = Admin {
+        operator: operations.clone(),
+        inspector: operations,
+        tokens: Tokens::default(),
+        thresholds: Default::default(),
+        look_every: Duration::from_secs(1),
+    };
+    let (_stop, stopped) = watch::channel(false);
+    let served = within_deadline("refusal", admin::serve(listener, admin, stopped)).await;
+    assert!(served.unwrap_err().to_string().contains("loopback"));
+}
+
+#[tokio::test]
+async fn the_page_runs_nothing_from_elsewhere_and_sends_nothing_elsewhere() {
+    let api = Api::locked().await;
+    let page = api.get("/").await;
+    assert_eq!(page.status, 200, "the page itself holds no data and needs no token");
+    let policy = page.headers["content-security-policy"].to_str().unwrap();
+    for part in ["default-src 'none'", "script-src 'self'", "frame-ancestors 'none'"] {
+        assert!(policy.contains(part), "{policy}");
+    }
+    assert!(!policy.contains("unsafe"), "{policy}");
+    assert_eq!(page.headers["x-content-type-options"], "nosniff");
+    let html = page.json.as_str().unwrap();
+    for path in ["/page/page.css", "/page/page.js", "/page/charts.js", "/page/uplot.js"] {
+        assert!(html.contains(path), "the page does not use {path}");
+        assert_eq!(api.get(path).await.status, 200, "{path}");
+    }
+    assert!(!html.contains("http://") && !html.contains("https://"), "{html}");
+}
+
+#[tokio::test]
+async fn the_probes_need_no_token_and_tell_whether_the_database_answers() {
+    let _ = rustls::crypto::ring::default_provider().install_default();
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = |path: &str| format!("http://{}{path}", listener.local_addr().unwrap());
+    let (live, ready) = (url("/livez"), url("/readyz"));
+    let operations = FakeOperations::default();
+    let (stop, stopped) = watch::channel(false);
+    let served = tokio::spawn(admin::serve_probes(listener, Arc::new(operations.clone()), stopped));
+    let client = reqwest::Client::builder().no_proxy().build().unwrap();
+    let status = async |url: &String| client.get(url).send().await.unwrap().status().as_u16();
+    assert_eq!((status(&live).await, status(&ready).await), (200, 200));
+    operations.state().failure = Some(super::looks::away());
+    assert_eq!((status(&live).await, status(&ready).await), (200, 503));
+    stop.send_replace(true);
+    drop(client);
+    within_deadline("the end of the probes", served).await.unwrap().unwrap();
+}
