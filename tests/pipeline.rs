@@ -2,10 +2,13 @@
 
 mod crashes;
 mod database_faults;
+mod database_states;
 mod edits;
 mod finding_work;
 mod leases;
+mod panics;
 mod provider_faults;
+mod request_sizes;
 mod scene;
 mod shutdown;
 mod watched;

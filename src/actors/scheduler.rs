@@ -166,8 +166,13 @@ async fn listen(store: Arc<dyn Store>, scheduler: ActorRef<SchedulerMessage>) {
                 }
             }
         };
-        let (result, ()) = tokio::join!(store.listen(ready), forward);
-        if let Err(failure) = result {
+        // In a task of its own, so that a panic in there is met like a broken connection, and in a
+        // set, so that it ends with this.
+        let mut listening = JoinSet::new();
+        let store = store.clone();
+        listening.spawn(async move { store.listen(ready).await });
+        let (result, ()) = tokio::join!(listening.join_next(), forward);
+        if let Err(failure) = result.unwrap_or(Ok(Ok(()))).unwrap_or(Err(Failure::Panicked)) {
             tracing::warn!(error = %failure, "no notifications from the database; polling by the schedule");
         }
         tokio::time::sleep(LISTEN_AGAIN).await;
