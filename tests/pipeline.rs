@@ -2,13 +2,16 @@
 
 mod crashes;
 mod database_faults;
+mod database_states;
 mod edits;
 mod finding_work;
 mod leases;
 mod operating;
 mod own_faults;
+mod panics;
 mod provider_faults;
 mod recovery;
+mod request_sizes;
 pub mod scene;
 mod shutdown;
 mod watched;

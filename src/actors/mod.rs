@@ -143,8 +143,10 @@ impl Tree {
         }
         self.supervisor.stop(None);
         let _ = self.ended.await;
-        let signing_off = tokio::time::timeout(RELEASE_TIME, self.store.sign_off(self.worker_id));
-        if !matches!(signing_off.await, Ok(Ok(()))) {
+        let (store, worker_id) = (self.store, self.worker_id);
+        // In a task of its own: a panic in there is no reason not to end well.
+        let signing_off = tokio::spawn(async move { store.sign_off(worker_id).await });
+        if !matches!(tokio::time::timeout(RELEASE_TIME, signing_off).await, Ok(Ok(Ok(())))) {
             tracing::warn!("the worker could not sign off; it counts as alive for a lease");
         }
     }

@@ -249,11 +249,16 @@ async fn listen(store: Arc<dyn Store>, scheduler: ActorRef<SchedulerMessage>) {
             }
             listened
         };
-        let (result, listened) = tokio::join!(store.listen(ready), forward);
+        // In a task of its own, so that a panic in there is met like a broken connection, and in a
+        // set, so that it ends with this.
+        let mut listening = JoinSet::new();
+        let store = store.clone();
+        listening.spawn(async move { store.listen(ready).await });
+        let (result, listened) = tokio::join!(listening.join_next(), forward);
         if listened {
             told = None;
         }
-        if let Err(failure) = result
+        if let Err(failure) = result.unwrap_or(Ok(Ok(()))).unwrap_or(Err(Failure::Panicked))
             && told.as_ref() != Some(&failure)
         {
             tracing::warn!(

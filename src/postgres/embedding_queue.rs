@@ -75,7 +75,8 @@ pub(super) async fn claim(
     .await?;
     let outlook = sqlx::query!(
         r#"select coalesce(bool_or(crashes > 0 and coalesce(next_retry_at, '-infinity') <= now()), false) as "suspect_waits!",
-                  extract(epoch from min(next_retry_at) filter (where next_retry_at > now()) - now())::float8 as next_due_secs
+                  -- What fell due between the two statements counts too, or it would wait for a tick.
+                  extract(epoch from min(next_retry_at) filter (where crashes = 0 or next_retry_at > now()) - now())::float8 as next_due_secs
            from embedding_queue
            where status in ('pending', 'failed') and (crashes > 0 or next_retry_at is not null)
              and recovery_requested is null and not is_paused('main')

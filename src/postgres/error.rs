@@ -52,9 +52,11 @@ fn from_sqlstate(code: &str, message: &str) -> Failure {
         "25006" => Failure::DatabaseUnavailable { message },
         // Idle or lock time-outs end the session's work, not the data.
         "25P03" | "55P03" => Failure::DatabaseUnavailable { message },
-        // 08 connection, 53 resources (disk full, memory, connections), 57P operator
-        // intervention, 58 system error.
-        _ if ["08", "53", "57P", "58"].iter().any(|class| code.starts_with(class)) => {
+        // The database takes no connections, or is gone: somebody works on it.
+        "55000" | "3D000" => Failure::DatabaseUnavailable { message },
+        // 08 connection, 28 login (a password that is being replaced), 53 resources (disk full,
+        // memory, connections), 57P operator intervention, 58 system error.
+        _ if ["08", "28", "53", "57P", "58"].iter().any(|class| code.starts_with(class)) => {
             Failure::DatabaseUnavailable { message }
         }
         _ => Failure::DatabaseRefuses { message },
@@ -68,7 +70,10 @@ mod tests {
 
     #[test]
     fn outages_are_the_databases_fault_and_refusals_are_not() {
-        for code in ["08006", "53100", "53300", "57P01", "57P03", "25006", "40001", "40P01"] {
+        for code in [
+            "08006", "28000", "28P01", "3D000", "53100", "53300", "55000", "57P01", "57P03",
+            "25006", "40001", "40P01",
+        ] {
             assert_eq!(from_sqlstate(code, "m").fault(), Fault::Database, "{code}");
         }
         assert_eq!(from_sqlstate("57014", "m"), Failure::StatementTimeout);

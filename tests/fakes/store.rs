@@ -37,24 +37,43 @@ pub enum Fault {
     PanicAfter,
 }
 
+/// The calls of an operation that go wrong: so many, after so many that do not.
+struct Plan {
+    spared: usize,
+    left: usize,
+    fault: Fault,
+}
+
 /// The wrapper. Until told otherwise it only passes calls on.
 pub struct FaultyStore {
     inner: PgStore,
-    plans: Mutex<HashMap<&'static str, (usize, Fault)>>,
+    plans: Mutex<HashMap<&'static str, Plan>>,
     struck: watch::Sender<HashMap<&'static str, usize>>,
     releases: watch::Sender<u64>,
+    /// Calls that the database itself did not serve.
+    unavailable: watch::Sender<usize>,
 }
 
 impl FaultyStore {
     pub fn new(inner: PgStore) -> Arc<Self> {
         let (plans, struck) = (Mutex::default(), watch::Sender::default());
-        Arc::new(Self { inner, plans, struck, releases: watch::Sender::default() })
+        let (releases, unavailable) = (watch::Sender::default(), watch::Sender::default());
+        Arc::new(Self { inner, plans, struck, releases, unavailable })
     }
 
     /// The next `times` calls of `operation`, a method of [`Store`], go wrong.
     pub fn fail(&self, operation: &'static str, times: usize, fault: Fault) {
+        self.plan(operation, Plan { spared: 0, left: times, fault });
+    }
+
+    /// The `nth` call of `operation` from now on, from 1, goes wrong.
+    pub fn fail_at(&self, operation: &'static str, nth: usize, fault: Fault) {
+        self.plan(operation, Plan { spared: nth - 1, left: 1, fault });
+    }
+
+    fn plan(&self, operation: &'static str, plan: Plan) {
         assert!(OPERATIONS.contains(&operation), "the store has no {operation}");
-        self.plans.lock().unwrap().insert(operation, (times, fault));
+        self.plans.lock().unwrap().insert(operation, plan);
     }
 
     /// Forgets what was to go wrong.
@@ -80,11 +99,23 @@ impl FaultyStore {
         within_deadline(operation, enough).await.unwrap();
     }
 
+    /// Waits until the database itself did not serve `count` more calls.
+    pub async fn wait_until_unavailable(&self, count: usize) {
+        let mut unavailable = self.unavailable.subscribe();
+        let enough = *unavailable.borrow() + count;
+        let waiting = unavailable.wait_for(|count| *count >= enough);
+        within_deadline("the database does not serve", waiting).await.unwrap();
+    }
+
     fn next_fault(&self, operation: &str) -> Option<Fault> {
         let mut plans = self.plans.lock().unwrap();
-        let (left, fault) = plans.get_mut(operation).filter(|(left, _)| *left > 0)?;
-        *left -= 1;
-        Some(fault.clone())
+        let plan = plans.get_mut(operation)?;
+        if plan.spared > 0 {
+            plan.spared -= 1;
+            return None;
+        }
+        plan.left = plan.left.checked_sub(1)?;
+        Some(plan.fault.clone())
     }
 
     async fn call<T>(
@@ -92,7 +123,13 @@ impl FaultyStore {
         operation: &'static str,
         work: impl Future<Output = Result<T, Failure>>,
     ) -> Result<T, Failure> {
-        let Some(fault) = self.next_fault(operation) else { return work.await };
+        let Some(fault) = self.next_fault(operation) else {
+            let result = work.await;
+            if matches!(result, Err(Failure::DatabaseUnavailable { .. })) {
+                self.unavailable.send_modify(|count| *count += 1);
+            }
+            return result;
+        };
         let mut releases = self.releases.subscribe();
         let strike =
             || self.struck.send_modify(|struck| *struck.entry(operation).or_default() += 1);
@@ -131,7 +168,8 @@ impl FaultyStore {
 
 macro_rules! pass_on {
     ($($port:ident { $($operation:ident($($argument:ident: $type:ty),*) -> $result:ty;)* })*) => {
-        const OPERATIONS: &[&str] = &[$($(stringify!($operation)),*),*];
+        /// Every method of the ports.
+        pub const OPERATIONS: &[&str] = &[$($(stringify!($operation)),*),*];
 
         $(#[async_trait]
         impl $port for FaultyStore {

@@ -187,39 +187,6 @@ async fn a_refused_chunk_is_named_at_once_and_all_others_are_stored() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_server_that_takes_fewer_inputs_is_asked_for_no_more_once_that_is_known() {
-    let scene = Scene::with(DIMENSIONS, 2_048).await;
-    scene.database.import(&[call(1, 8), call(2, 8)]).await;
-    let too_many = "batch size 8 > maximum allowed batch size 2";
-    scene.fake.on(|inputs| inputs.len() > 2, Reply::error(422, "validation", too_many));
-    let mut settings = scene.settings();
-    settings.recordings_max = 1;
-    let tree = scene.database.serve(settings).await;
-    let counts = scene.database.wait_until_settled(&tree).await;
-    assert_eq!((counts.completed, counts.dead_letter), (2, 0));
-    assert_eq!(scene.bought_once(), 8 + 8);
-    let sizes: Vec<usize> = scene.fake.requests().iter().map(|seen| seen.inputs.len()).collect();
-    let refused = sizes.iter().filter(|size| **size > 2).count();
-    assert_eq!(refused, 3, "8, 4 and 4 inputs, of the first recording only: {sizes:?}");
-    scene.end(tree).await;
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn a_refused_chunk_teaches_nothing_about_the_size_of_requests() {
-    let scene = Scene::with(DIMENSIONS, 2_048).await;
-    scene.database.import(&[call(1, 8)]).await;
-    scene.fake.on(is_turn(1, 3), Reply::error(400, "invalid_value", "This input is invalid."));
-    let tree = scene.serve().await;
-    scene.database.wait_until_settled(&tree).await;
-    scene.fake.recover();
-    scene.database.import(&[call(2, 8)]).await;
-    scene.database.wait_until_settled(&tree).await;
-    let last = scene.fake.requests().pop().unwrap();
-    assert_eq!(last.inputs.len(), 8);
-    scene.end(tree).await;
-}
-
-#[tokio::test(flavor = "multi_thread")]
 async fn a_chunk_that_is_too_long_for_the_server_is_named_though_it_says_500() {
     let scene = Scene::new().await;
     scene.database.import(&[call(1, 3)]).await;
@@ -304,20 +271,5 @@ async fn a_provider_that_never_answers_for_one_recording_only_is_that_recordings
     assert_eq!(scene.attempts(1).await[0], "retry provider_rejects_item");
     assert_eq!(scene.task(1).await.summary(), ("dead_letter", 4, 0));
     assert_eq!(scene.attempts(2).await, ["completed"]);
-    scene.end(tree).await;
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn a_request_larger_than_the_rate_limit_is_split() {
-    let scene = Scene::new().await;
-    scene.database.import(&[call(1, 4)]).await;
-    let message = "Request too large for test-model: Limit 30000, Requested 31538.";
-    let too_large = Reply::error(429, "rate_limit_exceeded", message);
-    scene.fake.on(|inputs| inputs.len() > 2, too_large);
-    let tree = scene.serve().await;
-    scene.database.wait_until_settled(&tree).await;
-    assert_eq!(scene.attempts(1).await, ["completed"]);
-    assert_eq!(scene.fake.requests().len(), 3, "the whole, and its halves");
-    assert_eq!(scene.bought_once(), 4);
     scene.end(tree).await;
 }
