@@ -61,7 +61,7 @@ struct Cli {
     log_format: LogFormat,
 
     /// Log lines to keep: a level, or target=level, separated by commas
-    /// [default: `warn,embedding_recovery=info`; `demo`: `error`; `reembed` on a terminal: `warn`]
+    /// [default: `warn,embedding_recovery=info`; `demo`: `error`; `reembed` and `recover` on a terminal: `warn`]
     #[arg(long, env = "EMBEDDING_RECOVERY_LOG", value_name = "FILTER",
           value_parser = telemetry::parse_filter, global = true, help_heading = "Logs")]
     log: Option<String>,

@@ -56,12 +56,13 @@ pub(super) async fn begin(
     })
     .fetch_optional(pool)
     .await?;
+    // One that fell due since counts too, or nobody would look before the next tick.
     let next_due_secs = sqlx::query_scalar!(
         "select extract(epoch from min(next_retry_at) - clock_timestamp())::float8
          from embedding_queue
          where coalesce(for_model, '') = tasks_of_model($1) and status in ('pending', 'failed', 'dead_letter')
            and (recovery_requested is not null or status = 'dead_letter' and part = 'recovery')
-           and next_retry_at > clock_timestamp() and not is_paused('recovery')",
+           and not is_paused('recovery')",
         model_name
     )
     .fetch_one(pool)

@@ -183,7 +183,7 @@ async fn a_recording_deleted_before_its_claim_or_in_flight_is_dead_at_once_and_s
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_recording_without_segments_is_tried_again_and_then_dead() {
+async fn a_recording_without_segments_is_tried_again_and_then_waits_for_a_person() {
     let scene = Scene::new().await;
     scene.database.import(&[call(1, 0)]).await;
     let tree = scene.serve().await;
@@ -191,7 +191,7 @@ async fn a_recording_without_segments_is_tried_again_and_then_dead() {
     let task = scene.task(1).await;
     assert_eq!(task.summary(), ("dead_letter", 4, 0));
     assert!(task.dead_letter_reason.unwrap().starts_with("transcript missing"));
-    assert!(!task.dead_letter_permanent);
+    assert!(task.dead_letter_permanent);
     assert_eq!(scene.attempts(1).await[..3], ["retry transcript_missing"; 3]);
     scene.end(tree).await;
 }

@@ -220,3 +220,28 @@ async fn an_insert_too_slow_for_every_row_alone_succeeds_with_the_patience_of_a_
     scene.wait_for_task(1, |task| task.status == "completed").await;
     scene.end(tree).await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_recording_of_many_chunks_is_stored_patiently_from_its_first_attempt() {
+    let scene = Scene::new().await;
+    scene.database.import(&[call(1, 8), call(2, 2)]).await;
+    scene
+        .database
+        .execute(
+            "create function be_slow() returns trigger language plpgsql as $$
+             begin if new.recording_id = 1 then perform pg_sleep(0.3); end if; return new; end $$;
+             create trigger slow before insert on transcript_chunks for each row execute function be_slow()",
+        )
+        .await;
+    let url = scene.database.url_of_role("set statement_timeout = '250ms'").await;
+    let store = embedding_recovery::postgres::PgStore::connect(&url, 12).await.unwrap();
+    let mut settings = scene.settings();
+    settings.store = Arc::new(store);
+    settings.statement_timeout = Some(Duration::from_millis(250));
+    settings.recovery.small_batches_above = 7;
+    let tree = scene.database.serve(settings).await;
+    scene.database.wait_until_settled(&tree).await;
+    assert_eq!(scene.attempts(1).await, ["completed"]);
+    assert_eq!(scene.searchable(1).await, 8);
+    scene.end(tree).await;
+}
