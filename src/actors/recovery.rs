@@ -17,7 +17,7 @@ use uuid::Uuid;
 use super::address::Address;
 use super::claimer::ClaimerMessage;
 use super::patience::Outages;
-use super::scheduler::{TICK_AGAIN, next_tick};
+use super::scheduler::{TICK_AGAIN, next_tick, note_cron};
 use super::supervisor::SupervisorMessage;
 use crate::domain::failure::Failure;
 use crate::domain::part::Part;
@@ -41,6 +41,8 @@ pub(super) enum RecoveryMessage {
     Sweep,
     /// Delete chunks of dead sets.
     Clean,
+    /// Tell others when ticks fall.
+    NoteCron,
     /// Find out when the next tick falls.
     Arm,
     /// The schedule fired: everything that is due.
@@ -121,6 +123,7 @@ impl Actor for Recovery {
         let period = state.arguments.lease / SWEEPS_PER_LEASE;
         myself.send_interval(period, || RecoveryMessage::Sweep);
         myself.cast(RecoveryMessage::Clean)?;
+        myself.cast(RecoveryMessage::NoteCron)?;
         myself.cast(RecoveryMessage::Arm)?;
         Ok(myself.cast(RecoveryMessage::Look)?)
     }
@@ -142,6 +145,7 @@ impl Actor for Recovery {
                 }
                 result => note(result.map(|_| ()), &outages),
             },
+            RecoveryMessage::NoteCron => state.arguments.note_cron().await,
             RecoveryMessage::Arm => state.arguments.arm(&myself).await,
             RecoveryMessage::Tick(at) => {
                 state.tick(&myself, at).await;
@@ -177,9 +181,8 @@ impl Actor for Recovery {
 impl RecoveryState {
     /// One replica begins a run at each tick.
     async fn tick(&mut self, myself: &ActorRef<RecoveryMessage>, at: DateTime<Utc>) {
-        let RecoveryArguments { store, outages, model_name, .. } = &self.arguments;
-        let schedule = format!("{SCHEDULE} {model_name}");
-        match outages.answered(store.take_tick(&schedule, at)).await {
+        let RecoveryArguments { store, outages, .. } = &self.arguments;
+        match outages.answered(store.take_tick(&self.arguments.schedule_name(), at)).await {
             Ok(true) => {
                 self.occasion = Occasion::Tick;
                 self.look(myself).await;
@@ -284,6 +287,14 @@ impl RecoveryState {
 }
 
 impl RecoveryArguments {
+    fn schedule_name(&self) -> String {
+        format!("{SCHEDULE} {}", self.model_name)
+    }
+
+    async fn note_cron(&self) {
+        note_cron(&*self.store, &self.outages, &self.schedule_name(), &self.schedule).await;
+    }
+
     async fn arm(&self, myself: &ActorRef<RecoveryMessage>) {
         match next_tick(&*self.store, &self.outages, &self.schedule).await {
             Some((after, at)) => {

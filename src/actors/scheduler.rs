@@ -113,15 +113,9 @@ impl SchedulerState {
         format!("{SCHEDULE} {}", self.arguments.model.name)
     }
 
-    /// Says when this schedule fires, for the monitor; ticks do not depend on it.
     async fn note_cron(&self) {
         let SchedulerArguments { store, outages, schedule, .. } = &self.arguments;
-        let name = self.schedule_name();
-        let noted = store.note_cron(&name, schedule.as_str());
-        if let Err(failure) = outages.answered(noted).await {
-            outages.note(&failure);
-            tracing::warn!(error = %failure, "the monitor will not know of the next tick");
-        }
+        note_cron(&**store, outages, &self.schedule_name(), schedule).await;
     }
 
     async fn arm(&self, myself: &ActorRef<SchedulerMessage>) {
@@ -211,6 +205,14 @@ impl SchedulerState {
             }
         }
         Ok(enqueued)
+    }
+}
+
+/// Says when a schedule fires, for whoever looks; ticks do not depend on it.
+pub(super) async fn note_cron(store: &dyn Store, outages: &Outages, name: &str, schedule: &Cron) {
+    if let Err(failure) = outages.answered(store.note_cron(name, schedule.as_str())).await {
+        outages.note(&failure);
+        tracing::warn!(error = %failure, schedule = name, "nobody can see when its next tick falls");
     }
 }
 

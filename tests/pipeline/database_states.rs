@@ -1,4 +1,4 @@
-//! What a real server says while it is full, read-only, closed or without a connection to spare:
+//! What a real server says while it is full, read-only, without a connection to spare, or refuses the login:
 //! nothing is claimed and nothing counted, and all goes on where it stopped.
 
 use embedding_recovery::postgres::PgStore;
@@ -7,8 +7,7 @@ use super::scene::Scene;
 use crate::fakes::store::FaultyStore;
 use crate::harness::calls::call;
 
-/// A state of the server, and what brings it about and ends it. `{role}` is the program's role,
-/// `{database}` the database.
+/// A state of the server, and what brings it about and ends it. `{role}` is the program's role.
 struct State {
     name: &'static str,
     begin: &'static str,
@@ -16,7 +15,7 @@ struct State {
 }
 
 /// Each closes the connections that there are, as a failover or an administrator does.
-const STATES: [State; 6] = [
+const STATES: [State; 5] = [
     State {
         name: "53100, disk full",
         begin: "create function full_disk() returns trigger language plpgsql as $$ begin
@@ -53,15 +52,10 @@ const STATES: [State; 6] = [
         begin: "alter role {role} password 'rotated'",
         end: "alter role {role} password 'test'",
     },
-    State {
-        name: "55000, closed for maintenance",
-        begin: "update pg_database set datallowconn = false where datname = '{database}'",
-        end: "update pg_database set datallowconn = true where datname = '{database}'",
-    },
 ];
 
 const TERMINATE: &str = "; select pg_terminate_backend(pid) from pg_stat_activity
-    where usename = '{role}' and datname = '{database}'";
+    where usename = '{role}'";
 const GRANT: &str = "grant all on all tables in schema public to {role};
     grant all on all sequences in schema public to {role}";
 
@@ -70,8 +64,7 @@ async fn scene_of_role() -> (Scene, impl Fn(&str) -> String) {
     let mut scene = Scene::new().await;
     let url = scene.database.url_of_role("nosuperuser").await;
     let role = url::Url::parse(&url).unwrap().username().to_owned();
-    let database = role.strip_suffix("_role").unwrap().to_owned();
-    let named = move |text: &str| text.replace("{role}", &role).replace("{database}", &database);
+    let named = move |text: &str| text.replace("{role}", &role);
     scene.database.execute(&named(GRANT)).await;
     scene.store = FaultyStore::new(PgStore::connect(&url, 12).await.unwrap());
     (scene, named)
@@ -102,7 +95,8 @@ async fn pauses_and_goes_on(state: &State) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_server_that_is_full_read_only_closed_or_crowded_stops_the_claims_and_counts_nothing() {
+async fn a_server_that_is_full_read_only_or_crowded_or_refuses_the_login_stops_the_claims_and_counts_nothing()
+ {
     for state in &STATES {
         println!("{}", state.name);
         pauses_and_goes_on(state).await;

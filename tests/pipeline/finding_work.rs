@@ -116,9 +116,12 @@ async fn a_running_service_writes_history_and_says_when_its_ticks_fall() {
         .await;
     let mut settings = scene.settings();
     settings.schedule = "* * * * * *".parse().unwrap();
+    settings.recovery.schedule = "0 3 * * *".parse().unwrap();
     let tree = scene.database.serve(settings).await;
     scene.database.wait_until("select coalesce(sum(completed) = 1, false) from history").await;
     let noted = "select cron = '* * * * * *' from schedules where name = 'reconcile test-model'";
     assert!(scene.database.value::<bool>(noted).await);
+    let noted = "select count(*) = 1 from schedules where name = 'recovery test-model' and cron = '0 3 * * *'";
+    scene.database.wait_until(noted).await;
     scene.end(tree).await;
 }

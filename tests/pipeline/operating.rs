@@ -138,7 +138,7 @@ async fn nothing_is_begun_of_a_part_that_is_paused_until_it_is_resumed() {
     let mut settings = scene.settings();
     settings.recovery.schedule = "* * * * * *".parse().unwrap();
     let tree = scene.database.serve(settings).await;
-    let ticked = "select count(*) > 0 from schedules where name like 'recovery %'";
+    let ticked = "select count(*) > 0 from schedules where name like 'recovery %' and last_tick > '-infinity'";
     scene.database.wait_until(ticked).await;
     assert_eq!(scene.attempts(3).await, [""; 0]);
     assert_eq!(scene.task(1).await.status, "dead_letter");
