@@ -4,6 +4,7 @@ use embedding_recovery::postgres::ModelError;
 use futures::future::join_all;
 
 use super::*;
+use crate::harness::eventually;
 
 fn of(name: &str, dimensions: u32) -> Model {
     Model { name: name.into(), dimensions }
@@ -114,11 +115,14 @@ async fn a_service_starts_while_the_index_of_the_next_model_is_built() {
     let model = of("model", 8);
     let used = database.store.use_model(&model).await.unwrap();
     let mut building = database.pool.acquire().await.unwrap();
-    let lock: bool = sqlx::query_scalar("select pg_try_advisory_lock(x'656d6272656376'::bigint)")
-        .fetch_one(&mut *building)
-        .await
-        .unwrap();
-    assert!(lock);
+    // The session that built the first index may take a moment to end.
+    eventually("the lock is free", async || {
+        sqlx::query_scalar("select pg_try_advisory_lock(x'656d6272656376'::bigint)")
+            .fetch_one(&mut *building)
+            .await
+            .unwrap()
+    })
+    .await;
     let again = database.store.use_model(&model);
     let again = crate::harness::within_deadline("the model is used", again).await.unwrap();
     assert_eq!(again, used);
