@@ -70,6 +70,10 @@ alter table embedding_queue
 -- `next_retry_at` of a dead letter is when it may be recovered: those of before are due.
 update embedding_queue set next_retry_at = clock_timestamp()
 where status = 'dead_letter' and not dead_letter_permanent and next_retry_at is null;
+-- An adopted one has no fingerprint: without, it could be recovered with no other of its cause.
+update embedding_queue
+set failure_fingerprint = 'adopted: ' || regexp_replace(dead_letter_reason, '[0-9]+', '#', 'g')
+where status = 'dead_letter' and failure_fingerprint is null;
 create index embedding_queue_dead_idx on embedding_queue (coalesce(for_model, ''), created_at)
     where status = 'dead_letter';
 create index embedding_queue_requested_idx on embedding_queue (recovery_requested)

@@ -1,5 +1,7 @@
 //! Adoption: tables of an earlier system are taken over where they fit, and named where not.
 
+use embedding_recovery::ports::inspector::{DeadLetterQuery, Inspector};
+use embedding_recovery::ports::operator::{Operator, RecoverMany};
 use embedding_recovery::postgres::SchemaError;
 
 use super::*;
@@ -80,6 +82,19 @@ async fn tables_that_fit_are_adopted_with_their_rows() {
         "1 pending 0, 2 dead_letter 5 boom, 3 dead_letter 3 dead before this program took over, \
          4 failed 1, 5 completed 0, 5 completed 1, 6 pending 0"
     );
+    // Its dead letters are due, and can be asked for by their cause.
+    let due = "select count(*) from embedding_queue where status = 'dead_letter' and next_retry_at <= now()";
+    assert_eq!(number(&database, due).await, 2);
+    let query = DeadLetterQuery { limit: 1, ..DeadLetterQuery::default() };
+    for group in database.store.dead_letters(&query).await.unwrap().groups {
+        let request = RecoverMany {
+            fingerprint: Some(group.fingerprint.clone()),
+            force: false,
+            requested_by: "ann".into(),
+        };
+        let asked = database.store.recover_many(request).await.unwrap();
+        assert_eq!(asked.requested, 1, "{}", group.fingerprint);
+    }
     let calls = "select count(*) from fathom_calls where duration_secs is null";
     assert_eq!(number(&database, calls).await, 7, "its own columns stay");
     assert_eq!(number(&database, "select count(*) from searchable_chunks").await, 0);
