@@ -44,8 +44,7 @@ pub(super) async fn recover(
     pauses::refuse_if_paused(connection, Part::Recovery).await?;
     let found = open_task(connection, &key).await?;
     if !force && found.as_ref().is_none_or(|found| found.status != "dead_letter") {
-        let state = found.map_or_else(|| "not queued".to_owned(), |found| found.status);
-        return Err(Refusal::NotDead { key, state });
+        return Err(not_dead(key, found));
     }
     if let Some(found) = &found {
         refuse_if_untimely(&key, found, *force)?;
@@ -68,6 +67,11 @@ pub(super) async fn recover(
         found: described,
         done: done.into(),
     })
+}
+
+fn not_dead(key: RecordingKey, found: Option<Found>) -> Refusal {
+    let state = found.map_or_else(|| "not queued".to_owned(), |found| found.status);
+    Refusal::NotDead { key, state }
 }
 
 fn refuse_if_untimely(key: &RecordingKey, found: &Found, force: bool) -> Result<(), Refusal> {
@@ -139,10 +143,9 @@ pub(super) async fn discard(
 ) -> Result<Uuid, Refusal> {
     let key = resolve(connection, recording_id, user_id).await?;
     let found = open_task(connection, &key).await?;
-    let Some(found) = found.filter(|found| found.status == "dead_letter") else {
-        let task = open_task(connection, &key).await?;
-        let state = task.map_or_else(|| "not queued".to_owned(), |found| found.status);
-        return Err(Refusal::NotDead { key, state });
+    let found = match found {
+        Some(found) if found.status == "dead_letter" => found,
+        found => return Err(not_dead(key, found)),
     };
     let detail = sqlx::query_scalar!(
         r#"select jsonb_build_object('reason', $2::text, 'task', to_jsonb(q),
