@@ -15,7 +15,6 @@
 mod address;
 mod attempt;
 mod claimer;
-mod operator;
 mod patience;
 mod progress;
 mod recording;
@@ -23,6 +22,7 @@ mod recovery;
 mod scheduler;
 mod status;
 mod supervisor;
+mod ticks;
 mod writer;
 
 use std::sync::Arc;
@@ -41,7 +41,6 @@ use supervisor::SupervisorMessage;
 
 use crate::domain::recording::RecordingKey;
 use crate::domain::retry::{RecoveryPolicy, RetryPolicy};
-use crate::ports::operator::Operator;
 use crate::ports::{Embedder, Model, Store};
 
 /// What the tree works with and how hard.
@@ -113,12 +112,6 @@ impl Tree {
     /// What the tree is doing, as it changes.
     pub fn status(&self) -> watch::Receiver<Status> {
         self.status.clone()
-    }
-
-    /// The operator `database`, whose every action this tree takes up at once.
-    pub fn operator(&self, database: Arc<dyn Operator>) -> Arc<dyn Operator> {
-        let supervisor = self.supervisor.clone();
-        Arc::new(operator::TreeOperator { database, supervisor })
     }
 
     /// Kills the actor that works on this recording, if one does, as a crash would: the Supervisor

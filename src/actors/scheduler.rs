@@ -14,6 +14,7 @@ use super::address::Address;
 use super::claimer::ClaimerMessage;
 use super::patience::Outages;
 use super::recovery::RecoveryMessage;
+use super::ticks::{TICK_AGAIN, next_tick, note_cron};
 use crate::domain::failure::Failure;
 use crate::ports::{Model, RunResult, Store};
 
@@ -24,8 +25,6 @@ const RECONCILE_PAGES_MAX: u32 = 20;
 /// After notifications broke off, until they are asked for again, and between polls meanwhile: how late
 /// a task is found through a pooler that passes none.
 const LISTEN_AGAIN: Duration = Duration::from_secs(5);
-/// The longest time to a tick that could not be computed.
-pub(super) const TICK_AGAIN: Duration = Duration::from_secs(10);
 /// Begins the name of this schedule among those that replicas share. The model ends it: while two are
 /// worked for, each has ticks of its own.
 const SCHEDULE: &str = "reconcile";
@@ -205,33 +204,6 @@ impl SchedulerState {
             }
         }
         Ok(enqueued)
-    }
-}
-
-/// Says when a schedule fires, for whoever looks; ticks do not depend on it.
-pub(super) async fn note_cron(store: &dyn Store, outages: &Outages, name: &str, schedule: &Cron) {
-    if let Err(failure) = outages.answered(store.note_cron(name, schedule.as_str())).await {
-        outages.note(&failure);
-        tracing::warn!(error = %failure, schedule = name, "nobody can see when its next tick falls");
-    }
-}
-
-/// The next tick of a schedule and the time until then. Ticks are computed from the database's time, so
-/// that replicas agree on them. `None` where it cannot be known now: ask again after [`TICK_AGAIN`].
-pub(super) async fn next_tick(
-    store: &dyn Store,
-    outages: &Outages,
-    schedule: &Cron,
-) -> Option<(Duration, DateTime<Utc>)> {
-    match outages.answered(store.now()).await {
-        Ok(now) => {
-            let at = schedule.find_next_occurrence(&now, false).ok()?;
-            Some(((at - now).to_std().unwrap_or_default(), at))
-        }
-        Err(failure) => {
-            outages.note(&failure);
-            None
-        }
     }
 }
 

@@ -21,7 +21,6 @@ use super::patience::Outages;
 use super::progress::Progress;
 use super::recording::Recording;
 use super::recovery::RecoveryMessage;
-use super::scheduler::SchedulerMessage;
 use super::status::{InFlight, Status};
 use super::writer::Lanes;
 use crate::domain::circuit::Circuit;
@@ -54,8 +53,6 @@ pub enum SupervisorMessage {
     Probed(Result<Embedded, Failure>),
     /// End recordings that make no progress.
     CheckProgress,
-    /// An administrator did something: look for what it brings.
-    Look,
     /// Claim nothing more; finish what is in flight.
     Drain,
     /// The Claimer claims nothing more: Recovery is next.
@@ -170,9 +167,6 @@ impl Actor for Supervisor {
             SupervisorMessage::Probe => state.probe(&myself),
             SupervisorMessage::Probed(result) => state.probed(&myself, result),
             SupervisorMessage::CheckProgress => state.check_progress(),
-            SupervisorMessage::Look => {
-                state.children.scheduler.address().cast(SchedulerMessage::Notified)
-            }
             SupervisorMessage::Drain => {
                 state.draining = true;
                 state.children.claimer.address().cast(ClaimerMessage::Drain);

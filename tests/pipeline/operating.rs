@@ -41,9 +41,7 @@ async fn five_trees_that_recover_the_same_forty_at_once_recover_each_once() {
         trees.push(scene.serve().await);
     }
     let store = scene.database.store.clone();
-    let operators: Vec<_> =
-        trees.iter().map(|tree| tree.operator(Arc::new(store.clone()))).collect();
-    let asking = operators.iter().map(|operator| operator.recover_many(everything()));
+    let asking = (0..trees.len()).map(|_| store.recover_many(everything()));
     for asked in futures::future::join_all(asking).await {
         asked.unwrap();
     }
@@ -68,7 +66,7 @@ async fn five_trees_that_recover_the_same_forty_at_once_recover_each_once() {
 async fn a_dead_letter_is_recovered_on_demand_and_within_the_hour_only_with_force() {
     let scene = one_dead_letter().await;
     let tree = scene.serve().await;
-    let operator = tree.operator(Arc::new(scene.database.store.clone()));
+    let operator = &scene.database.store;
     let refused = operator.recover(recover(1, false)).await.unwrap_err();
     assert!(matches!(refused, Refusal::TriedRecently { .. }), "{refused}");
     let recovering = operator.recover(recover(1, true)).await.unwrap();
@@ -142,7 +140,7 @@ async fn nothing_is_begun_of_a_part_that_is_paused_until_it_is_resumed() {
     scene.database.wait_until(ticked).await;
     assert_eq!(scene.attempts(3).await, [""; 0]);
     assert_eq!(scene.task(1).await.status, "dead_letter");
-    let operator = tree.operator(Arc::new(store));
+    let operator = &store;
     let refused = operator.run(Part::Main, "bob").await.unwrap_err();
     assert!(matches!(refused, Refusal::Paused { .. }));
     for part in Part::ALL {
@@ -215,8 +213,7 @@ async fn an_insert_too_slow_for_every_row_alone_succeeds_with_the_patience_of_a_
     let tree = scene.database.serve(settings).await;
     let dead = scene.wait_for_task(1, |task| task.status == "dead_letter").await;
     assert_eq!(dead.failure_class.as_deref(), Some("statement_timeout"));
-    let operator = tree.operator(Arc::new(store));
-    operator.recover(recover(1, true)).await.unwrap();
+    store.recover(recover(1, true)).await.unwrap();
     scene.wait_for_task(1, |task| task.status == "completed").await;
     scene.end(tree).await;
 }

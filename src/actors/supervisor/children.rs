@@ -9,7 +9,7 @@ use ractor::{Actor, ActorCell, ActorId, ActorProcessingErr, ActorRef};
 use super::super::address::Directory;
 use super::super::claimer::{Claimer, ClaimerArguments, ClaimerMessage, Held};
 use super::super::recovery::{Recovery, RecoveryArguments, RecoveryMessage};
-use super::super::scheduler::{Scheduler, SchedulerArguments, SchedulerMessage};
+use super::super::scheduler::{Scheduler, SchedulerArguments};
 use super::super::writer::{Writer, WriterArguments, WriterMessage};
 use super::endings::Ending;
 use super::{SupervisorMessage, SupervisorState};
@@ -34,7 +34,6 @@ pub(super) struct Children {
     pub(super) writer: Directory<WriterMessage>,
     pub(super) recovery: Directory<RecoveryMessage>,
     pub(super) claimer: Directory<ClaimerMessage>,
-    pub(super) scheduler: Directory<SchedulerMessage>,
     cells: Vec<(ActorId, Child)>,
     restarts: VecDeque<Instant>,
 }
@@ -45,7 +44,6 @@ impl Children {
             writer: Directory::new(),
             recovery: Directory::new(),
             claimer: Directory::new(),
-            scheduler: Directory::new(),
             cells: Vec::new(),
             restarts: VecDeque::new(),
         }
@@ -142,7 +140,6 @@ impl SupervisorState {
                 };
                 let (actor, _) =
                     Actor::spawn_linked(None, Scheduler, arguments, supervisor).await?;
-                self.children.scheduler.publish(actor.clone());
                 actor.get_id()
             }
         };
