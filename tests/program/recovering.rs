@@ -1,5 +1,9 @@
 //! `recover`, `run`, `pause`, `resume` and `discard`, with a service and without one.
 
+use serde_json::json;
+use tokio::io::{AsyncBufReadExt, BufReader, Lines};
+use tokio::process::{Child, ChildStderr};
+
 use super::serving::serve;
 use crate::fakes::openai::{FakeOpenAi, Reply};
 use crate::harness::TestDatabase;
@@ -87,6 +91,40 @@ async fn a_request_is_left_to_the_service_that_is_alive_and_found_by_it() {
     let waited = command(&database, &fake, &args).await;
     assert_eq!(waited.code, Some(0), "{waited:?}");
     assert!(waited.stdout.ends_with("done: completed\n"), "{waited:?}");
+    signal(&service, "TERM").await;
+    assert_eq!(end_of(service).await.code, Some(0));
+}
+
+/// Where a service has its page, and the rest of what it logs, which must be kept to be read.
+async fn page_of(service: &mut Child) -> (String, Lines<BufReader<ChildStderr>>) {
+    let mut log = BufReader::new(service.stderr.take().unwrap()).lines();
+    loop {
+        let line = log.next_line().await.unwrap().expect("a service says where its page is");
+        if let Some((_, rest)) = line.split_once("the page is at ") {
+            return (rest.split(';').next().unwrap().to_owned(), log);
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_service_recovers_what_it_is_asked_for_over_http() {
+    let (database, fake) = two_dead_letters().await;
+    let mut service = serve(&database, &fake, &[]).spawn().unwrap();
+    let (page, _log) = page_of(&mut service).await;
+    let url = format!("{page}v1/recordings/1/recover");
+    let client = reqwest::Client::builder().no_proxy().build().unwrap();
+    let refused = client.post(&url).send().await.unwrap();
+    assert_eq!(refused.status(), 409);
+    assert!(refused.text().await.unwrap().contains("it may be tried again at"));
+    let asked = client.post(&url).json(&json!({ "force": true })).send().await.unwrap();
+    assert_eq!(asked.status(), 202);
+    database
+        .wait_until("select count(*) = 2 from embedding_queue where status = 'completed'")
+        .await;
+    let kept =
+        "select count(*) = 1 from admin_actions where recording_id = 1 and outcome = 'completed'";
+    database.wait_until(kept).await;
+    assert_eq!(fake.bought().iter().filter(|text| text.contains("call1turn")).count(), 8);
     signal(&service, "TERM").await;
     assert_eq!(end_of(service).await.code, Some(0));
 }
