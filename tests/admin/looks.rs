@@ -184,7 +184,8 @@ async fn all_pages_are_fed_by_one_look_and_told_when_the_database_goes_and_comes
     let mut before = u32::MAX;
     eventually("the poller rests", async || {
         let looks = api.operations.state().looks;
-        tokio::time::sleep(std::time::Duration::from_millis(200)).await;
+        // Twenty of its periods.
+        tokio::time::sleep(std::time::Duration::from_secs(1)).await;
         std::mem::replace(&mut before, looks) == looks
     })
     .await;
