@@ -45,7 +45,15 @@ const LAYERS: &[Layer] = &[
 const HOMES: &[(&str, &[&str])] = &[
     ("sqlx", &["src/postgres/", "src/embedded/"]),
     ("pgvector", &["src/postgres/"]),
-    ("reqwest", &["src/embedders/openai.rs", "src/embedders/openai/"]),
+    (
+        "reqwest",
+        &[
+            "src/embedders/openai.rs",
+            "src/embedders/openai/",
+            "src/cli/remote.rs",
+            "src/cli/remote/",
+        ],
+    ),
     ("model2vec_rs", &["src/embedders/local.rs"]),
     ("ractor", &["src/actors/"]),
     ("opentelemetry", &["src/telemetry/"]),

@@ -14,6 +14,7 @@ mod proxies;
 mod real_servers;
 mod recovering;
 mod reembedding;
+mod remote;
 mod searching;
 mod serving;
 mod traces;

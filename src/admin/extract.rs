@@ -6,12 +6,16 @@ use axum::extract::{FromRequest, FromRequestParts, Path, Request};
 use axum::http::StatusCode;
 use axum::http::request::Parts;
 use serde::de::DeserializeOwned;
+use uuid::Uuid;
 
 use super::problem::Problem;
 use super::token::Caller;
 
 /// The number of a recording in the path.
 pub(super) struct RecordingId(pub i64);
+
+/// The id of an action in the path.
+pub(super) struct ActionId(pub Uuid);
 
 /// The query, every name in it known.
 pub(super) struct Query<T>(pub T);
@@ -35,6 +39,17 @@ impl<S: Send + Sync> FromRequestParts<S> for RecordingId {
                 i64::MAX
             ))),
         }
+    }
+}
+
+impl<S: Send + Sync> FromRequestParts<S> for ActionId {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Problem> {
+        let read = Path::<Uuid>::from_request_parts(parts, state).await;
+        read.map(|Path(id)| Self(id)).map_err(|_| {
+            Problem::bad_request("an action is named by a UUID, as its answer tells it")
+        })
     }
 }
 

@@ -2,20 +2,27 @@
 
 use axum::Json;
 use axum::extract::State;
+use axum::http::StatusCode;
 use serde::Deserialize;
 use utoipa::IntoParams;
 
 use super::Shared;
-use super::extract::{Query, RecordingId};
+use super::extract::{ActionId, Query, RecordingId};
 use super::health::{Health, judged};
 use super::problem::Problem;
-use crate::ports::inspector::{DeadLetterQuery, DeadLetters, Explanation, Job, Overview, Run};
+use crate::ports::inspector::{
+    ActionState, Bucket, DeadLetterQuery, DeadLetters, Explanation, Job, Overview, Run,
+};
 use crate::ports::operator::Refusal;
 
 /// Rows of a list where none are asked for.
 const ROWS_DEFAULT: u32 = 50;
 /// Rows of a list at most, as the ports have it.
 const ROWS_MAX: u32 = 500;
+/// How far back history is told where nothing is asked for: a day.
+const HOURS_DEFAULT: u32 = 24;
+/// How far back at most: 30 days, which is how far the first writing of history reaches.
+const HOURS_MAX: u32 = 720;
 
 #[derive(Deserialize, IntoParams)]
 #[serde(deny_unknown_fields)]
@@ -31,6 +38,10 @@ pub(super) struct Owner {
 pub(super) struct DeadLetterPage {
     /// Only those of this cause
     fingerprint: Option<String>,
+    /// Only this user's
+    user_id: Option<String>,
+    /// Only recordings of this number
+    recording_id: Option<i64>,
     /// Rows at most, from 1 to 500 [default: 50]
     limit: Option<u32>,
     /// Rows to pass over
@@ -55,6 +66,14 @@ pub(super) struct RunPage {
     /// Only runs in which something failed, or that ended early
     #[serde(default)]
     failed_only: bool,
+}
+
+#[derive(Deserialize, IntoParams)]
+#[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
+pub(super) struct Period {
+    /// How far back, in hours, from 1 to 720 [default: 24]
+    hours: Option<u32>,
 }
 
 fn rows(limit: Option<u32>) -> Result<u32, Problem> {
@@ -88,11 +107,12 @@ pub(super) async fn dead_letters(
     State(shared): State<Shared>,
     Query(page): Query<DeadLetterPage>,
 ) -> Result<Json<DeadLetters>, Problem> {
-    let DeadLetterPage { fingerprint, limit, offset } = page;
+    let DeadLetterPage { fingerprint, user_id, recording_id, limit, offset } = page;
     if offset > i64::MAX as u64 {
         return Err(Problem::bad_request("offset is too large"));
     }
-    let query = DeadLetterQuery { fingerprint, limit: rows(limit)?, offset };
+    let limit = rows(limit)?;
+    let query = DeadLetterQuery { fingerprint, user_id, recording_id, limit, offset };
     Ok(Json(shared.inspector.dead_letters(&query).await?))
 }
 
@@ -121,6 +141,24 @@ pub(super) async fn recording(
     shared.inspector.explain(key).await?.map(Json).ok_or_else(unknown)
 }
 
+/// What came of an action so far
+#[utoipa::path(get, path = "/v1/actions/{id}", tag = "look",
+    params(("id" = Uuid, Path, description = "As the answer of the action told it")), responses(
+    (status = 200, body = ActionState),
+    (status = 404, body = Problem, content_type = "application/problem+json",
+        description = "There is no such action"),
+    (status = "default", body = Problem, content_type = "application/problem+json")))]
+pub(super) async fn action(
+    State(shared): State<Shared>,
+    ActionId(action_id): ActionId,
+) -> Result<Json<ActionState>, Problem> {
+    let unknown = || {
+        let detail = format!("there is no action {action_id}; what an action answers tells its id");
+        Problem::new(StatusCode::NOT_FOUND, "unknown-action", detail)
+    };
+    shared.inspector.action(action_id).await?.map(Json).ok_or_else(unknown)
+}
+
 /// Jobs, newest first
 #[utoipa::path(get, path = "/v1/jobs", tag = "look", params(Rows), responses(
     (status = 200, body = Vec<Job>),
@@ -141,4 +179,18 @@ pub(super) async fn runs(
     Query(RunPage { limit, failed_only }): Query<RunPage>,
 ) -> Result<Json<Vec<Run>>, Problem> {
     Ok(Json(shared.inspector.runs(failed_only, rows(limit)?).await?))
+}
+
+/// Five-minute buckets of history, oldest first; those in which nothing happened are left out
+#[utoipa::path(get, path = "/v1/history", tag = "look", params(Period), responses(
+    (status = 200, body = Vec<Bucket>),
+    (status = "default", body = Problem, content_type = "application/problem+json")))]
+pub(super) async fn history(
+    State(shared): State<Shared>,
+    Query(Period { hours }): Query<Period>,
+) -> Result<Json<Vec<Bucket>>, Problem> {
+    match hours.unwrap_or(HOURS_DEFAULT) {
+        hours @ 1..=HOURS_MAX => Ok(Json(shared.inspector.history(hours).await?)),
+        _ => Err(Problem::bad_request(format!("hours is a number from 1 to {HOURS_MAX}"))),
+    }
 }

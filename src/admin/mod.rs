@@ -131,6 +131,8 @@ fn router(shared: Shared) -> Router {
         .routes(routes!(look::recording))
         .routes(routes!(look::jobs))
         .routes(routes!(look::runs))
+        .routes(routes!(look::history))
+        .routes(routes!(look::action))
         .routes(routes!(live::watch))
         .routes(routes!(act::recover))
         .routes(routes!(act::recover_many))

@@ -11,7 +11,8 @@ use super::{Database, Embedding};
 use crate::actors::{Status, Tree};
 use crate::config::{EmbedderArgs, WorkArgs};
 use crate::domain::failure::{Failure, Fault};
-use crate::postgres::{ActionState, ModelInUse, PgStore};
+use crate::ports::inspector::{ActionState, Inspector};
+use crate::postgres::ModelInUse;
 
 /// Between two looks at how far it is.
 const LOOK_PERIOD: Duration = Duration::from_millis(300);
@@ -19,14 +20,14 @@ const LOOK_PERIOD: Duration = Duration::from_millis(300);
 /// Waits until an action is done with; `None` where somebody told it to stop.
 ///
 /// # Errors
-/// The database refuses.
+/// The action is not known, or whoever is asked refuses to tell.
 pub async fn wait_for_action(
-    store: &PgStore,
+    inspector: &dyn Inspector,
     action_id: Uuid,
     show: &mut dyn FnMut(&ActionState),
 ) -> anyhow::Result<Option<ActionState>> {
     tokio::select! {
-        state = until_done(store, action_id, show) => Ok(Some(state?)),
+        state = until_done(inspector, action_id, show) => Ok(Some(state?)),
         () = told_to_stop() => Ok(None),
     }
 }
@@ -71,21 +72,34 @@ async fn cannot_go_on(status: &mut tokio::sync::watch::Receiver<Status>) -> Stri
 }
 
 async fn until_done(
-    store: &PgStore,
+    inspector: &dyn Inspector,
     action_id: Uuid,
     show: &mut dyn FnMut(&ActionState),
-) -> Result<ActionState, Failure> {
+) -> anyhow::Result<ActionState> {
+    let mut away = false;
     loop {
-        match store.outcome_of(action_id).await {
-            Ok(state) => {
+        match inspector.action(action_id).await {
+            Ok(Some(state)) => {
+                away = false;
                 show(&state);
                 if state.outcome.is_some() {
                     return Ok(state);
                 }
             }
-            Err(failure) if failure.fault() == Fault::Database => {}
-            Err(failure) => return Err(failure),
+            Ok(None) => anyhow::bail!("nothing is known of action {action_id} any more"),
+            Err(failure) if passes(&failure) => {
+                if !away {
+                    tracing::warn!("{failure}; asking again until there is an answer");
+                }
+                away = true;
+            }
+            Err(failure) => return Err(failure.into()),
         }
         tokio::time::sleep(LOOK_PERIOD).await;
     }
+}
+
+/// What was asked for is kept, so that whoever tells of it may be away for a while.
+fn passes(failure: &Failure) -> bool {
+    failure.fault() == Fault::Database || matches!(failure, Failure::ServiceUnavailable { .. })
 }

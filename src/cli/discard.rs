@@ -3,9 +3,8 @@
 use std::process::ExitCode;
 
 use super::requested_by;
-use crate::app::Database;
-use crate::config::DatabaseArgs;
-use crate::ports::operator::Operator;
+use super::target::Target;
+use crate::config::{DatabaseArgs, ServiceArgs};
 
 /// Remove a dead letter for good. What is searchable of the recording stays so; a change of its
 /// transcript queues it again.
@@ -26,14 +25,17 @@ pub(super) struct Args {
     /// Whose recording is meant, where several users hold one of this number
     #[arg(long, env = "EMBEDDING_RECOVERY_USER", value_name = "ID")]
     user: Option<String>,
+
+    #[command(flatten)]
+    service: ServiceArgs,
 }
 
 pub(super) async fn run(database: &DatabaseArgs, args: &Args) -> anyhow::Result<ExitCode> {
-    let Args { recording, reason, user } = args;
-    let database = Database::open(database).await?;
+    let Args { recording, reason, user, service } = args;
+    let target = Target::open(database, service).await?;
     let discarded =
-        database.store.discard(*recording, user.as_deref(), reason, &requested_by()).await;
-    database.close().await?;
+        target.operator().discard(*recording, user.as_deref(), reason, &requested_by()).await;
+    target.close().await?;
     println!("recording {recording} is discarded: action {}", discarded?);
     Ok(ExitCode::SUCCESS)
 }

@@ -4,9 +4,9 @@ use std::process::ExitCode;
 
 use anyhow::bail;
 
-use crate::app::Database;
 use crate::cli::plain::on_one_line;
-use crate::config::DatabaseArgs;
+use crate::cli::target::Target;
+use crate::config::{DatabaseArgs, ServiceArgs};
 use crate::domain::recording::RecordingKey;
 use crate::domain::span::{from_secs, told};
 use crate::ports::inspector::{AttemptRecord, Explanation, Inspector};
@@ -38,6 +38,9 @@ pub(super) struct Args {
     /// Print one JSON object
     #[arg(long, env = "EMBEDDING_RECOVERY_JSON")]
     json: bool,
+
+    #[command(flatten)]
+    service: ServiceArgs,
 }
 
 fn parse_template(text: &str) -> Result<String, String> {
@@ -48,9 +51,9 @@ fn parse_template(text: &str) -> Result<String, String> {
 }
 
 pub(super) async fn run(database: &DatabaseArgs, args: &Args) -> anyhow::Result<ExitCode> {
-    let database = Database::open(database).await?;
-    let explained = explain(&database.store, args).await;
-    database.close().await?;
+    let target = Target::open(database, &args.service).await?;
+    let explained = explain(target.inspector(), args).await;
+    target.close().await?;
     let explanation = explained?;
     match args.json {
         true => println!("{}", serde_json::to_string(&explanation)?),

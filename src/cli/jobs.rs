@@ -2,10 +2,9 @@
 
 use std::process::ExitCode;
 
-use crate::app::Database;
 use crate::cli::plain::on_one_line;
-use crate::config::DatabaseArgs;
-use crate::ports::inspector::Inspector;
+use crate::cli::target::Target;
+use crate::config::{DatabaseArgs, ServiceArgs};
 
 /// List jobs, newest first, with their progress.
 ///
@@ -23,12 +22,15 @@ pub(super) struct Args {
     /// Print one JSON object
     #[arg(long, env = "EMBEDDING_RECOVERY_JSON")]
     json: bool,
+
+    #[command(flatten)]
+    service: ServiceArgs,
 }
 
 pub(super) async fn run(database: &DatabaseArgs, args: &Args) -> anyhow::Result<ExitCode> {
-    let database = Database::open(database).await?;
-    let listed = database.store.jobs(args.limit).await;
-    database.close().await?;
+    let target = Target::open(database, &args.service).await?;
+    let listed = target.inspector().jobs(args.limit).await;
+    target.close().await?;
     let jobs = listed?;
     if args.json {
         println!("{}", serde_json::json!({ "jobs": jobs }));

@@ -16,11 +16,13 @@ mod pause;
 mod plain;
 mod recover;
 mod reembed;
+mod remote;
 mod run;
 mod runs;
 mod search;
 mod serve;
 mod settings;
+mod target;
 mod verify;
 
 use std::io::{IsTerminal, Write};

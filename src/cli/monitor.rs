@@ -7,8 +7,8 @@ use std::process::ExitCode;
 
 use serde::Serialize;
 
-use crate::app::Database;
-use crate::config::{DatabaseArgs, HealthArgs};
+use super::target::Target;
+use crate::config::{ConfigError, DatabaseArgs, HealthArgs, ServiceArgs};
 use crate::domain::failure::Failure;
 use crate::domain::health::{Health, HealthState, Thresholds, judge};
 use crate::ports::inspector::{DeadLetterQuery, DeadLetters, Inspector, Job, Overview};
@@ -20,12 +20,13 @@ const JOBS: u32 = 5;
 
 /// Look at the queue, what happened lately, who works, and whether all is well.
 ///
-/// With --watch and --json it prints one object a line. Exit codes: 0 healthy; 1 there is a warning; 2 something is critical, or the database does not
-/// answer; 64 wrong use.
+/// With --watch and --json it prints one object a line. Exit codes: 0 healthy; 1 there is a warning; 2 something is critical, or what is asked
+/// does not answer; 64 wrong use.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Examples:
   embedding-recovery monitor
   embedding-recovery monitor --watch
+  embedding-recovery monitor --admin-url http://localhost:8080
   embedding-recovery monitor --json | jq .health")]
 pub(super) struct Args {
     /// Look again every two seconds, in place on a terminal, until Ctrl-C
@@ -38,6 +39,9 @@ pub(super) struct Args {
 
     #[command(flatten)]
     health: HealthArgs,
+
+    #[command(flatten)]
+    service: ServiceArgs,
 }
 
 /// One look at everything. `tasks` come first in its JSON.
@@ -69,16 +73,17 @@ impl Look {
 }
 
 pub(super) async fn run(database: &DatabaseArgs, args: &Args) -> anyhow::Result<ExitCode> {
-    let database = match Database::open(database).await {
-        Ok(database) => database,
+    let target = match Target::open(database, &args.service).await {
+        Ok(target) => target,
+        Err(error) if error.is::<ConfigError>() => return Err(error),
         Err(error) => return Ok(cannot_look(&error)),
     };
     let thresholds = args.health.thresholds();
     let ended = match args.watch {
-        true => watch::watch(&database.store, &thresholds, args.json).await,
-        false => once(&database.store, &thresholds, args.json).await,
+        true => watch::watch(target.inspector(), &thresholds, args.json).await,
+        false => once(target.inspector(), &thresholds, args.json).await,
     };
-    database.close().await?;
+    target.close().await?;
     Ok(ended.unwrap_or_else(|error| cannot_look(&error)))
 }
 

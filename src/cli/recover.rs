@@ -6,21 +6,27 @@ use std::time::Duration;
 use indicatif::{ProgressBar, ProgressStyle};
 use uuid::Uuid;
 
+use super::plain::on_one_line;
+use super::target::Target;
 use super::{EXIT_FAILED, requested_by};
-use crate::app::{self, Database};
-use crate::config::{DatabaseArgs, EmbedderArgs, WorkArgs};
+use crate::app;
+use crate::config::{DatabaseArgs, EmbedderArgs, ServiceArgs, WorkArgs};
+use crate::ports::inspector::{
+    ActionState, DeadLetterGroup, DeadLetterQuery, DeadLetters, Inspector,
+};
 use crate::ports::operator::{Operator, RecoverMany, RecoverRecording, Recovering, RecoveringMany};
-use crate::postgres::{ActionState, DeadLetterGroup, PgStore};
 
 /// Recover dead letters now, without waiting for their schedule.
 ///
 /// What is stored of them is kept and not paid for again. Where a service runs on the database, it does
-/// the work; where none does, this command does it and ends with it. Exit codes: 0 asked for, or, where
+/// the work; where none does, this command does it and ends with it. With --admin-url the service there
+/// does it. Exit codes: 0 asked for, or, where
 /// it was waited for, completed; 1 refused or failed; 64 wrong use.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Examples:
   embedding-recovery recover 21792013 --wait
   embedding-recovery recover --all --dry-run
+  embedding-recovery recover 21792013 --wait --admin-url http://localhost:8080
   embedding-recovery recover --matching 'statement_timeout: a statement ran into statement_timeout'")]
 pub(super) struct Args {
     #[command(flatten)]
@@ -47,6 +53,9 @@ pub(super) struct Args {
     json: bool,
 
     #[command(flatten)]
+    service: ServiceArgs,
+
+    #[command(flatten)]
     embedder: EmbedderArgs,
 
     #[command(flatten)]
@@ -70,36 +79,40 @@ struct Which {
 }
 
 pub(super) async fn run(args: &DatabaseArgs, recover: &Args) -> anyhow::Result<ExitCode> {
-    let database = Database::open(args).await?;
+    let target = Target::open(args, &recover.service).await?;
     let code = match recover.dry_run {
-        true => dry_run(&database.store, recover).await,
-        false => ask(&database, recover).await,
+        true => dry_run(target.inspector(), recover).await,
+        false => ask(&target, recover).await,
     };
-    database.close().await?;
+    target.close().await?;
     code
 }
 
-async fn dry_run(store: &PgStore, args: &Args) -> anyhow::Result<ExitCode> {
+async fn dry_run(inspector: &dyn Inspector, args: &Args) -> anyhow::Result<ExitCode> {
     let Which { recording, matching, .. } = &args.which;
-    let found =
-        store.dead_letter_groups(matching.as_deref(), args.user.as_deref(), *recording).await?;
+    let query = DeadLetterQuery {
+        fingerprint: matching.clone(),
+        user_id: args.user.clone(),
+        recording_id: *recording,
+        // Of the dead letters themselves nothing is shown.
+        limit: 1,
+        offset: 0,
+    };
+    let DeadLetters { total, groups, .. } = inspector.dead_letters(&query).await?;
     if args.json {
-        println!("{}", serde_json::to_string(&serde_json::json!({ "groups": found }))?);
+        println!("{}", serde_json::json!({ "groups": groups }));
         return Ok(ExitCode::SUCCESS);
     }
-    for group in &found {
-        print_group(group);
-    }
-    let recordings: u64 = found.iter().map(|group| group.recordings).sum();
-    println!("{recordings} dead letters; nothing was changed");
+    groups.iter().for_each(print_group);
+    println!("{total} dead letters; nothing was changed");
     Ok(ExitCode::SUCCESS)
 }
 
 fn print_group(group: &DeadLetterGroup) {
-    let DeadLetterGroup { fingerprint, recordings, chunks, chunks_stored, .. } = group;
-    println!("{recordings} of {fingerprint}");
+    let DeadLetterGroup { fingerprint, count, chunks, chunks_stored, .. } = group;
+    println!("{count} of {}", on_one_line(fingerprint));
     let ids: Vec<String> = group.recording_ids.iter().map(ToString::to_string).collect();
-    let more = if *recordings > ids.len() as u64 { ", …" } else { "" };
+    let more = if *count > ids.len() as u64 { ", …" } else { "" };
     println!("  recordings {}{more}", ids.join(", "));
     println!("  {chunks} chunks, {chunks_stored} stored already");
     if group.tried_recently > 0 {
@@ -111,15 +124,18 @@ fn print_group(group: &DeadLetterGroup) {
     }
 }
 
-async fn ask(database: &Database, args: &Args) -> anyhow::Result<ExitCode> {
-    let store = &database.store;
-    let served = store.is_served().await?;
-    if !served {
+async fn ask(target: &Target, args: &Args) -> anyhow::Result<ExitCode> {
+    // Where no service is alive, the command does the work itself.
+    let own = match target {
+        Target::Database(database) if !target.is_served().await? => Some(database),
+        _ => None,
+    };
+    if let Some(database) = own {
         // Wrong settings are told before anything is asked for.
         args.embedder.choose(database.is_own())?;
     }
-    let (action_id, requested) = request(store, args).await?;
-    if requested == 0 || served && !args.wait {
+    let (action_id, requested) = request(target.operator(), args).await?;
+    if requested == 0 || own.is_none() && !args.wait {
         return Ok(ExitCode::SUCCESS);
     }
     let bar = bar()?;
@@ -128,9 +144,11 @@ async fn ask(database: &Database, args: &Args) -> anyhow::Result<ExitCode> {
         bar.set_position(state.ended);
         bar.set_message(format!("{} completed", state.completed));
     };
-    let state = match served {
-        true => app::wait_for_action(store, action_id, &mut show).await,
-        false => app::recover(database, &args.embedder, &args.work, action_id, &mut show).await,
+    let state = match own {
+        None => app::wait_for_action(target.inspector(), action_id, &mut show).await,
+        Some(database) => {
+            app::recover(database, &args.embedder, &args.work, action_id, &mut show).await
+        }
     };
     bar.finish_and_clear();
     let Some(state) = state? else {
@@ -147,12 +165,12 @@ async fn ask(database: &Database, args: &Args) -> anyhow::Result<ExitCode> {
 }
 
 /// Asks, says what was found and done, and returns the action and for how many recordings it is.
-async fn request(store: &PgStore, args: &Args) -> anyhow::Result<(Uuid, u64)> {
+async fn request(operator: &dyn Operator, args: &Args) -> anyhow::Result<(Uuid, u64)> {
     let (force, requested_by) = (args.force, requested_by());
     if let Some(recording_id) = args.which.recording {
         let user_id = args.user.clone();
         let request = RecoverRecording { recording_id, user_id, force, requested_by };
-        let recovering = store.recover(request).await?;
+        let recovering = operator.recover(request).await?;
         print(args, &recovering, |Recovering { found, done, .. }| {
             format!("recording {recording_id}: {found}\n{done}")
         })?;
@@ -160,7 +178,7 @@ async fn request(store: &PgStore, args: &Args) -> anyhow::Result<(Uuid, u64)> {
     }
     let fingerprint = args.which.matching.clone();
     let request = RecoverMany { fingerprint, force, requested_by };
-    let recovering = store.recover_many(request).await?;
+    let recovering = operator.recover_many(request).await?;
     print(args, &recovering, |RecoveringMany { requested, left_alone, .. }| {
         let left = match left_alone {
             0 => String::new(),

@@ -2,10 +2,9 @@
 
 use std::process::ExitCode;
 
+use super::target::Target;
 use super::{PartArg, requested_by};
-use crate::app::Database;
-use crate::config::DatabaseArgs;
-use crate::ports::operator::Operator;
+use crate::config::{DatabaseArgs, ServiceArgs};
 
 /// Start a run now: of the main part, which queues what is missing, or of the recovery of dead letters.
 ///
@@ -14,18 +13,22 @@ use crate::ports::operator::Operator;
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Examples:
   embedding-recovery run recovery
+  embedding-recovery run recovery --admin-url http://localhost:8080
   embedding-recovery run main")]
 pub(super) struct Args {
     /// Which part
     #[arg(value_enum)]
     part: PartArg,
+
+    #[command(flatten)]
+    service: ServiceArgs,
 }
 
 pub(super) async fn run(database: &DatabaseArgs, args: &Args) -> anyhow::Result<ExitCode> {
-    let database = Database::open(database).await?;
-    let run = database.store.run(args.part.into(), &requested_by()).await;
-    let served = database.store.is_served().await;
-    database.close().await?;
+    let target = Target::open(database, &args.service).await?;
+    let run = target.operator().run(args.part.into(), &requested_by()).await;
+    let served = target.is_served().await;
+    target.close().await?;
     println!("run {}", run?);
     if !served? {
         println!("no service is alive: the next one that starts takes it up");

@@ -2,11 +2,11 @@
 
 use std::process::ExitCode;
 
-use crate::app::Database;
 use crate::cli::plain::on_one_line;
-use crate::config::DatabaseArgs;
+use crate::cli::target::Target;
+use crate::config::{DatabaseArgs, ServiceArgs};
 use crate::domain::span::told;
-use crate::ports::inspector::{Inspector, Run};
+use crate::ports::inspector::Run;
 
 /// List runs, newest first.
 ///
@@ -28,12 +28,15 @@ pub(super) struct Args {
     /// Print one JSON object
     #[arg(long, env = "EMBEDDING_RECOVERY_JSON")]
     json: bool,
+
+    #[command(flatten)]
+    service: ServiceArgs,
 }
 
 pub(super) async fn run(database: &DatabaseArgs, args: &Args) -> anyhow::Result<ExitCode> {
-    let database = Database::open(database).await?;
-    let listed = database.store.runs(args.failed, args.limit).await;
-    database.close().await?;
+    let target = Target::open(database, &args.service).await?;
+    let listed = target.inspector().runs(args.failed, args.limit).await;
+    target.close().await?;
     let runs = listed?;
     if args.json {
         println!("{}", serde_json::json!({ "runs": runs }));

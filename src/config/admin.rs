@@ -117,7 +117,7 @@ impl AdminArgs {
     }
 }
 
-fn read_all(
+pub(super) fn read_all(
     name: &str,
     token: Option<&SecretString>,
     files: &[PathBuf],

@@ -101,6 +101,18 @@ pub enum Failure {
         /// Its code and message.
         message: String,
     },
+    /// A running service that was asked does not answer, or cannot by now: it will.
+    #[error("{message}")]
+    ServiceUnavailable {
+        /// In whole sentences.
+        message: String,
+    },
+    /// A running service that was asked refuses, or what answers is no service.
+    #[error("{message}")]
+    ServiceRefuses {
+        /// In whole sentences.
+        message: String,
+    },
     /// The worker that held the lease is gone.
     #[error("the lease expired: its worker died or lost the database")]
     LeaseExpired,
@@ -154,7 +166,9 @@ impl Failure {
             Failure::StatementTimeout
             | Failure::Collision
             | Failure::DatabaseUnavailable { .. } => Fault::Database,
-            Failure::LeaseExpired
+            Failure::ServiceUnavailable { .. }
+            | Failure::ServiceRefuses { .. }
+            | Failure::LeaseExpired
             | Failure::LeaseLost
             | Failure::Stalled { .. }
             | Failure::Shutdown => Fault::Ours,
@@ -182,6 +196,8 @@ impl Failure {
             Failure::Collision => "collision",
             Failure::DatabaseUnavailable { .. } => "database_unavailable",
             Failure::DatabaseRefuses { .. } => "database_refuses",
+            Failure::ServiceUnavailable { .. } => "service_unavailable",
+            Failure::ServiceRefuses { .. } => "service_refuses",
             Failure::LeaseExpired => "lease_expired",
             Failure::LeaseLost => "lease_lost",
             Failure::Stalled { .. } => "stalled",

@@ -6,7 +6,7 @@ mod recording;
 
 use async_trait::async_trait;
 use chrono::{DateTime, Utc};
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 use uuid::Uuid;
 
@@ -21,7 +21,7 @@ pub use recording::{
 };
 
 /// The state of everything, in one look.
-#[derive(Debug, Clone, PartialEq, Serialize, ToSchema)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct Overview {
     /// Tasks by state, current model and next one together. Exact, except that of more than 100,000
     /// completed tasks the number is the planner's estimate: to count them would be to read them all.
@@ -62,7 +62,7 @@ pub struct Overview {
 }
 
 /// Of so many, so many succeeded.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, ToSchema)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct SuccessRate {
     /// Recordings that ended, or dead letters that were tried.
     pub tried: u64,
@@ -78,7 +78,7 @@ impl SuccessRate {
 }
 
 /// A process that works on the queue.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, ToSchema)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct Worker {
     /// Its name in leases and attempts.
     pub id: Uuid,
@@ -101,7 +101,7 @@ pub struct Worker {
 }
 
 /// A part that an administrator stopped.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, ToSchema)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct Pause {
     /// Which.
     #[schema(value_type = String)]
@@ -113,7 +113,7 @@ pub struct Pause {
 }
 
 /// A schedule that replicas share.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, ToSchema)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct ScheduleState {
     /// Its name.
     pub name: String,
@@ -126,7 +126,7 @@ pub struct ScheduleState {
 }
 
 /// A job's progress.
-#[derive(Debug, Clone, PartialEq, Serialize, ToSchema)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct Job {
     /// Row of `embedding_jobs`.
     pub id: Uuid,
@@ -143,7 +143,7 @@ pub struct Job {
 }
 
 /// A run of a part.
-#[derive(Debug, Clone, PartialEq, Serialize, ToSchema)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct Run {
     /// Row of `runs`.
     pub id: Uuid,
@@ -166,8 +166,21 @@ pub struct Run {
     pub stopped_because: Option<String>,
 }
 
+/// How far something is that an administrator asked for.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct ActionState {
+    /// Recordings that it is done for.
+    pub recordings: u64,
+    /// Of these, those that are done with.
+    pub ended: u64,
+    /// Of these, those that became complete.
+    pub completed: u64,
+    /// What came of it; `None` while it is under way.
+    pub outcome: Option<String>,
+}
+
 /// Five minutes of history, all replicas together.
-#[derive(Debug, Clone, Default, PartialEq, Serialize, ToSchema)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct Bucket {
     /// Where it begins.
     pub begins_at: DateTime<Utc>,
@@ -197,7 +210,7 @@ pub trait Inspector: Send + Sync + 'static {
     /// Everything at a glance.
     async fn overview(&self) -> Result<Overview, Failure>;
 
-    /// Dead letters and their causes.
+    /// Dead letters that fit, and their causes.
     async fn dead_letters(&self, query: &DeadLetterQuery) -> Result<DeadLetters, Failure>;
 
     /// The recordings of this number: one for each user who holds it.
@@ -209,6 +222,9 @@ pub trait Inspector: Send + Sync + 'static {
 
     /// Why a recording is where it is; `None` where it is not stored.
     async fn explain(&self, key: &RecordingKey) -> Result<Option<Explanation>, Failure>;
+
+    /// What came of an action so far; `None` where there is none of this name.
+    async fn action(&self, action_id: Uuid) -> Result<Option<ActionState>, Failure>;
 
     /// Jobs, newest first.
     async fn jobs(&self, limit: u32) -> Result<Vec<Job>, Failure>;

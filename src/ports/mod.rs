@@ -178,7 +178,17 @@ pub struct Claimed {
 }
 
 /// How many tasks are in each state.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, serde::Serialize, utoipa::ToSchema)]
+#[derive(
+    Debug,
+    Clone,
+    Copy,
+    Default,
+    PartialEq,
+    Eq,
+    serde::Serialize,
+    serde::Deserialize,
+    utoipa::ToSchema,
+)]
 pub struct TaskCounts {
     /// Ready now.
     pub pending: u64,

@@ -2,7 +2,7 @@
 
 use async_trait::async_trait;
 use chrono::{DateTime, Utc};
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 use uuid::Uuid;
 
@@ -35,7 +35,7 @@ pub struct RecoverMany {
 }
 
 /// What was found, and what was done about it.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, ToSchema)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct Recovering {
     /// Row of `admin_actions`.
     pub action_id: Uuid,
@@ -52,7 +52,7 @@ pub struct Recovering {
 }
 
 /// What became of a request for many.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, ToSchema)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct RecoveringMany {
     /// Row of `admin_actions`.
     pub action_id: Uuid,

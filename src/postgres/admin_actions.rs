@@ -2,9 +2,10 @@
 
 use uuid::Uuid;
 
-use super::connection::Session;
+use super::connection::{Pool, Session};
 use crate::domain::failure::Failure;
 use crate::domain::recording::RecordingKey;
+use crate::ports::inspector::ActionState;
 
 /// What is asked for.
 #[derive(Debug, Clone)]
@@ -57,4 +58,21 @@ pub(super) async fn end(connection: &mut Session, id: Uuid, outcome: &str) -> Re
     .execute(connection)
     .await?;
     Ok(())
+}
+
+/// What came of an action so far.
+pub(super) async fn state(pool: &Pool, id: Uuid) -> Result<Option<ActionState>, Failure> {
+    let state = sqlx::query!(
+        "select recordings, ended, completed, outcome from admin_actions where id = $1",
+        id
+    )
+    .map(|row| ActionState {
+        recordings: row.recordings as u64,
+        ended: row.ended as u64,
+        completed: row.completed as u64,
+        outcome: row.outcome,
+    })
+    .fetch_optional(pool)
+    .await?;
+    Ok(state)
 }

@@ -36,7 +36,6 @@ pub use embedding_jobs::{JobRequest, JobSummary, Selection};
 pub use embedding_models::{ModelError, ModelInUse, ModelState, StoredModel};
 pub use fathom::TRANSCRIPT_BYTES_MAX;
 pub use import::Import;
-pub use operator::{ActionState, DeadLetterGroup};
 pub use reembedding::{DeadLetter, ReembedError};
 pub use reembedding_progress::{Estimate, Progress};
 pub use schema::SchemaError;

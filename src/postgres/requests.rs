@@ -6,6 +6,7 @@ use uuid::Uuid;
 
 use super::admin_actions::{self, Action};
 use super::connection::Session;
+use super::inspector::UNKNOWN;
 use super::pauses;
 use crate::domain::part::Part;
 use crate::domain::recording::RecordingKey;
@@ -61,7 +62,7 @@ pub(super) async fn recover(
     };
     Ok(Recovering {
         action_id,
-        follow: format!("embedding-recovery recover {recording_id} --wait"),
+        follow: format!("embedding-recovery explain {recording_id}"),
         user_id: key.user_id,
         recording_id: key.recording_id,
         found: described,
@@ -97,7 +98,7 @@ pub(super) async fn recover_many(
     let counts = sqlx::query!(
         r#"with fitting as materialized (
                select id, ($2 or not tried_recently(id)) as taken from embedding_queue
-               where status = 'dead_letter' and ($1::text is null or failure_fingerprint = $1)
+               where status = 'dead_letter' and ($1::text is null or coalesce(failure_fingerprint, $4) = $1)
                order by id for update
            ), marked as (
                update embedding_queue q
@@ -110,7 +111,8 @@ pub(super) async fn recover_many(
                   (select count(*) from fitting where not taken) as "left_alone!""#,
         request.fingerprint,
         request.force,
-        action_id
+        action_id,
+        UNKNOWN
     )
     .fetch_one(&mut *connection)
     .await?;

@@ -1,7 +1,7 @@
 //! What is read, and what is said where it cannot be.
 
 use embedding_recovery::domain::failure::Failure;
-use embedding_recovery::ports::inspector::{DeadLetters, Explanation};
+use embedding_recovery::ports::inspector::{ActionState, DeadLetters, Explanation};
 use serde_json::{Value, json};
 
 use super::Api;
@@ -57,11 +57,15 @@ async fn dead_letters_are_paged_and_filtered_by_cause() {
     let api = Api::open().await;
     api.operations.state().dead_letters =
         DeadLetters { total: 1, groups: Vec::new(), rows: vec![dead_letter(7, "Review")] };
-    let page = api.get("/v1/dead-letters?fingerprint=a%3A%20b&limit=20&offset=40").await;
+    let page = api
+        .get("/v1/dead-letters?fingerprint=a%3A%20b&user_id=ada&recording_id=7&limit=20&offset=40")
+        .await;
     assert_eq!((page.status.as_u16(), &page.json["rows"][0]["segment_count"]), (200, &json!(812)));
     let query = api.operations.state().queries.pop().unwrap();
     assert_eq!((query.fingerprint.as_deref(), query.limit, query.offset), (Some("a: b"), 20, 40));
+    assert_eq!((query.user_id.as_deref(), query.recording_id), (Some("ada"), Some(7)));
     for wrong in [
+        "recording_id=x",
         "limit=0",
         "limit=501",
         "limit=x",
@@ -104,12 +108,36 @@ async fn an_id_that_is_no_number_of_a_recording_is_400() {
 async fn a_database_that_is_away_is_503_and_says_when_to_come_back() {
     let api = Api::open().await;
     api.operations.state().failure = Some(away());
-    for path in
-        ["/v1/queue", "/v1/health", "/v1/dead-letters", "/v1/recordings/7", "/v1/jobs", "/v1/runs"]
-    {
+    for path in [
+        "/v1/queue",
+        "/v1/health",
+        "/v1/dead-letters",
+        "/v1/recordings/7",
+        "/v1/jobs",
+        "/v1/runs",
+        "/v1/history",
+        "/v1/actions/00000000-0000-0000-0000-000000000007",
+    ] {
         let answer = api.get(path).await;
         assert!(answer.problem(503, "unavailable").contains("connection refused"), "{path}");
         assert_eq!(answer.headers["retry-after"], "5");
+    }
+}
+
+#[tokio::test]
+async fn an_action_is_followed_by_its_id_and_history_is_told_for_some_hours() {
+    let api = Api::open().await;
+    let id = uuid::Uuid::from_u128(7);
+    let outcome = Some("completed".to_owned());
+    let state = ActionState { recordings: 2, ended: 2, completed: 2, outcome };
+    api.operations.state().actions = vec![(id, state)];
+    let told = api.get(&format!("/v1/actions/{id}")).await;
+    assert_eq!((told.status.as_u16(), &told.json["outcome"]), (200, &json!("completed")));
+    api.get(&format!("/v1/actions/{}", uuid::Uuid::nil())).await.problem(404, "unknown-action");
+    api.get("/v1/actions/seven").await.problem(400, "bad-request");
+    assert_eq!(api.get("/v1/history?hours=720").await.json, json!([]));
+    for wrong in ["hours=0", "hours=721", "hours=x"] {
+        api.get(&format!("/v1/history?{wrong}")).await.problem(400, "bad-request");
     }
 }
 
@@ -136,6 +164,8 @@ async fn the_document_lists_every_operation_with_a_summary_and_its_schemas() {
         "/v1/jobs",
         "/v1/runs",
         "/v1/live",
+        "/v1/history",
+        "/v1/actions/{id}",
         "/v1/main/run",
         "/v1/recovery/run",
         "/v1/pause",

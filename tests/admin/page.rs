@@ -93,8 +93,11 @@ fn busy(operations: &FakeOperations) {
         failure_class: None,
         example: row.last_error.clone(),
         count,
+        recording_ids: vec![row.recording_id],
         permanent,
+        tried_recently: 0,
         chunks: 570,
+        chunks_stored: 186,
         oldest_at: Some(now - Duration::hours(5)),
         next_attempt_at: row.next_attempt_at,
     };

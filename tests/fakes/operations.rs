@@ -24,6 +24,7 @@ pub struct State {
     pub jobs: Vec<Job>,
     pub runs: Vec<Run>,
     pub history: Vec<Bucket>,
+    pub actions: Vec<(Uuid, ActionState)>,
     /// Each call of the inspector fails with this.
     pub failure: Option<Failure>,
     /// Each action is refused with this.
@@ -149,6 +150,11 @@ impl Inspector for FakeOperations {
             };
             state.explanations.iter().find(fits).cloned()
         })
+    }
+
+    async fn action(&self, action_id: Uuid) -> Result<Option<ActionState>, Failure> {
+        let fits = |(id, _): &&(Uuid, ActionState)| *id == action_id;
+        self.look(|state| state.actions.iter().find(fits).map(|(_, action)| action.clone()))
     }
 
     async fn jobs(&self, limit: u32) -> Result<Vec<Job>, Failure> {

@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use embedding_recovery::domain::part::Part;
+use embedding_recovery::ports::inspector::Inspector;
 use embedding_recovery::ports::operator::{Operator, RecoverMany, RecoverRecording, Refusal};
 
 use super::recovery::forty_dead_letters;
@@ -73,7 +74,7 @@ async fn a_dead_letter_is_recovered_on_demand_and_within_the_hour_only_with_forc
     assert!(recovering.found.starts_with("dead_letter after 1 attempts, 2 chunks stored: "));
     scene.wait_for_task(1, |task| task.status == "completed").await;
     assert_eq!(scene.bought_once(), 5);
-    let state = scene.database.store.outcome_of(recovering.action_id).await.unwrap();
+    let state = scene.database.store.action(recovering.action_id).await.unwrap().unwrap();
     assert_eq!((state.completed, state.outcome.as_deref()), (1, Some("completed")));
     scene.end(tree).await;
 }
@@ -159,9 +160,8 @@ async fn a_run_that_is_asked_for_is_carried_out_and_its_outcome_kept() {
         let action = scene.database.store.action_of_run(run).await.unwrap().unwrap();
         let ended = async {
             loop {
-                if let Some(outcome) =
-                    scene.database.store.outcome_of(action).await.unwrap().outcome
-                {
+                let state = scene.database.store.action(action).await.unwrap().unwrap();
+                if let Some(outcome) = state.outcome {
                     return outcome;
                 }
                 tokio::time::sleep(Duration::from_millis(20)).await;

@@ -12,7 +12,7 @@ use crate::harness::program::{Ended, end_of, run, signal};
 
 /// Recordings 1 and 2 are dead letters, and complete for but one chunk each; 3 is complete. The
 /// provider is well again.
-async fn two_dead_letters() -> (TestDatabase, FakeOpenAi) {
+pub(super) async fn two_dead_letters() -> (TestDatabase, FakeOpenAi) {
     let database = TestDatabase::new().await;
     let fake = FakeOpenAi::start(8);
     let refused = Reply::error(500, "server_error", "The server had an error.");
@@ -27,7 +27,7 @@ async fn two_dead_letters() -> (TestDatabase, FakeOpenAi) {
 }
 
 /// A command with the settings of the service.
-async fn command(database: &TestDatabase, fake: &FakeOpenAi, args: &[&str]) -> Ended {
+pub(super) async fn command(database: &TestDatabase, fake: &FakeOpenAi, args: &[&str]) -> Ended {
     let mut command = database.program(args);
     command.env("OPENAI_BASE_URL", fake.base_url()).env("OPENAI_API_KEY", "sk-test-key");
     run(&mut command).await
@@ -96,7 +96,7 @@ async fn a_request_is_left_to_the_service_that_is_alive_and_found_by_it() {
 }
 
 /// Where a service has its page, and the rest of what it logs, which must be kept to be read.
-async fn page_of(service: &mut Child) -> (String, Lines<BufReader<ChildStderr>>) {
+pub(super) async fn page_of(service: &mut Child) -> (String, Lines<BufReader<ChildStderr>>) {
     let mut log = BufReader::new(service.stderr.take().unwrap()).lines();
     loop {
         let line = log.next_line().await.unwrap().expect("a service says where its page is");

@@ -1,6 +1,6 @@
 //! What the monitor reads: true counts, and statements that stay cheap on a long queue.
 
-use embedding_recovery::ports::inspector::{DeadLetterQuery, Inspector};
+use embedding_recovery::ports::inspector::{DeadLetterQuery, DeadLetters, Inspector};
 
 use super::*;
 
@@ -58,7 +58,7 @@ async fn dead_letters_are_grouped_by_cause_and_paged_whatever_their_causes_are()
         .await;
     let of = async |fingerprint: Option<&str>, limit, offset| {
         let fingerprint = fingerprint.map(str::to_owned);
-        let query = DeadLetterQuery { fingerprint, limit, offset };
+        let query = DeadLetterQuery { fingerprint, limit, offset, ..DeadLetterQuery::default() };
         database.store.dead_letters(&query).await.unwrap()
     };
     let all = of(None, 3, 0).await;
@@ -77,9 +77,22 @@ async fn dead_letters_are_grouped_by_cause_and_paged_whatever_their_causes_are()
     }
     seen.sort_unstable();
     assert_eq!(seen, [1, 2, 3, 4, 5, 6, 7], "pages neither overlap nor leave any out");
-    let even = of(Some("even"), 10, 0).await;
-    assert_eq!((even.total, even.rows.len()), (7, 3));
+    let even = of(Some("even"), 1, 0).await;
+    assert_eq!((even.total, even.rows.len(), even.groups.len()), (3, 1, 1));
+    let mut ids = even.groups[0].recording_ids.clone();
+    ids.sort_unstable();
+    assert_eq!(ids, [2, 4, 6]);
     assert_eq!(of(Some("unknown"), 10, 0).await.rows.len(), 4);
+    let query = DeadLetterQuery {
+        user_id: Some("ann".into()),
+        recording_id: Some(4),
+        limit: 10,
+        ..DeadLetterQuery::default()
+    };
+    let one = database.store.dead_letters(&query).await.unwrap();
+    assert_eq!((one.total, one.groups[0].count, one.rows.len()), (1, 1, 1));
+    let nobody = DeadLetterQuery { user_id: Some("bob".into()), ..query };
+    assert_eq!(database.store.dead_letters(&nobody).await.unwrap(), DeadLetters::default());
 }
 
 /// A hundred thousand completed tasks and more are estimated, and no statement of the overview reads

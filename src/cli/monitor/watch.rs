@@ -23,7 +23,7 @@ const CLEAR_LINE: &str = "\u{1b}[0m\u{1b}[K";
 /// Clears the rest of the screen.
 const CLEAR_BELOW: &str = "\u{1b}[J";
 
-/// Looks until Ctrl-C or SIGTERM, and ends with what was seen last. A database that does not answer is said, and
+/// Looks until Ctrl-C or SIGTERM, and ends with what was seen last. That nothing answers is said, and
 /// asked again.
 pub(super) async fn watch(
     inspector: &dyn Inspector,
@@ -44,7 +44,7 @@ pub(super) async fn watch(
         };
         let page = match &look {
             Ok(look) => look.printed(json)?,
-            Err(failure) => format!("the database does not answer: {failure}\n"),
+            Err(failure) => format!("nothing to look at: {failure}\n"),
         };
         state = look.map_or(HealthState::Critical, |look| look.health.state);
         match in_place {

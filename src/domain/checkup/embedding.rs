@@ -92,6 +92,8 @@ fn way_out(failure: &Failure) -> String {
         | Failure::Collision
         | Failure::DatabaseUnavailable { .. }
         | Failure::DatabaseRefuses { .. }
+        | Failure::ServiceUnavailable { .. }
+        | Failure::ServiceRefuses { .. }
         | Failure::LeaseExpired
         | Failure::LeaseLost
         | Failure::Stalled { .. }

@@ -1,14 +1,14 @@
 //! What can be read of one recording: at work, given up, or wherever it is.
 
 use chrono::{DateTime, Utc};
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 use uuid::Uuid;
 
 use crate::ports::operator::Part;
 
 /// A recording that is being worked on.
-#[derive(Debug, Clone, PartialEq, Serialize, ToSchema)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct InFlightRecording {
     /// Owner.
     pub user_id: String,
@@ -38,25 +38,29 @@ pub struct InFlightRecording {
 pub struct DeadLetterQuery {
     /// Only those of this fingerprint.
     pub fingerprint: Option<String>,
+    /// Only those of this user.
+    pub user_id: Option<String>,
+    /// Only those of this number.
+    pub recording_id: Option<i64>,
     /// Rows at most, from 1 to 500.
     pub limit: u32,
     /// Rows to pass over.
     pub offset: u64,
 }
 
-/// Dead letters, by cause and one by one.
-#[derive(Debug, Clone, Default, PartialEq, Serialize, ToSchema)]
+/// Dead letters that fit what was asked for, by cause and one by one.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct DeadLetters {
-    /// How many there are, whatever was asked for.
+    /// How many fit, on all pages.
     pub total: u64,
-    /// By cause, largest first, at most 100.
+    /// They by cause, largest first, at most 100 causes.
     pub groups: Vec<DeadLetterGroup>,
-    /// Those that were asked for, oldest first.
+    /// This page of them, oldest first.
     pub rows: Vec<DeadLetter>,
 }
 
 /// Dead letters of one cause.
-#[derive(Debug, Clone, PartialEq, Serialize, ToSchema)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct DeadLetterGroup {
     /// Names the cause ([`crate::domain::failure::Failure::fingerprint`]).
     pub fingerprint: String,
@@ -66,10 +70,16 @@ pub struct DeadLetterGroup {
     pub example: String,
     /// How many.
     pub count: u64,
+    /// The numbers of the first of them, at most ten.
+    pub recording_ids: Vec<i64>,
     /// Those of them that wait for a person.
     pub permanent: u64,
-    /// Chunks of them all, where known.
+    /// Those of them that were tried within the hour: left alone without force.
+    pub tried_recently: u64,
+    /// Chunks of those whose transcript was cut already.
     pub chunks: u64,
+    /// Of these, the chunks that are stored and not bought again.
+    pub chunks_stored: u64,
     /// When the oldest died.
     pub oldest_at: Option<DateTime<Utc>>,
     /// When the next of them is tried.
@@ -77,7 +87,7 @@ pub struct DeadLetterGroup {
 }
 
 /// A dead letter.
-#[derive(Debug, Clone, PartialEq, Serialize, ToSchema)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct DeadLetter {
     /// Owner.
     pub user_id: String,
@@ -108,7 +118,7 @@ pub struct DeadLetter {
 }
 
 /// Why a recording is where it is.
-#[derive(Debug, Clone, PartialEq, Serialize, ToSchema)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct Explanation {
     /// Owner.
     pub user_id: String,
@@ -149,7 +159,7 @@ pub struct Explanation {
 }
 
 /// An attempt.
-#[derive(Debug, Clone, PartialEq, Serialize, ToSchema)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct AttemptRecord {
     /// Its number within the task.
     pub number: u32,

@@ -9,15 +9,17 @@ mod overview;
 mod records;
 
 use async_trait::async_trait;
+use uuid::Uuid;
 
-use super::PgStore;
+use super::{PgStore, admin_actions};
 use crate::domain::failure::Failure;
 use crate::domain::recording::RecordingKey;
 use crate::ports::inspector::{
-    Bucket, DeadLetterQuery, DeadLetters, Explanation, Inspector, Job, Overview, Run,
+    ActionState, Bucket, DeadLetterQuery, DeadLetters, Explanation, Inspector, Job, Overview, Run,
 };
 use crate::ports::operator::Part;
 
+pub(super) use dead_letters::UNKNOWN;
 pub(super) use history::roll_up;
 
 #[async_trait]
@@ -40,6 +42,10 @@ impl Inspector for PgStore {
 
     async fn explain(&self, key: &RecordingKey) -> Result<Option<Explanation>, Failure> {
         explain::explain(&self.pool, key).await
+    }
+
+    async fn action(&self, action_id: Uuid) -> Result<Option<ActionState>, Failure> {
+        admin_actions::state(&self.pool, action_id).await
     }
 
     async fn jobs(&self, limit: u32) -> Result<Vec<Job>, Failure> {
