@@ -134,10 +134,13 @@ async fn ask(target: &Target, args: &Args) -> anyhow::Result<ExitCode> {
         // Wrong settings are told before anything is asked for.
         args.embedder.choose(database.is_own())?;
     }
-    let (action_id, requested) = request(target.operator(), args).await?;
-    if requested == 0 || own.is_none() && !args.wait {
+    let asked = request(target.operator(), args).await?;
+    let waits = asked.recordings > 0 && (args.wait || own.is_some());
+    asked.print(args.json, waits);
+    if !waits {
         return Ok(ExitCode::SUCCESS);
     }
+    let action_id = asked.action_id;
     let bar = bar()?;
     let mut show = |state: &ActionState| {
         bar.set_length(state.recordings);
@@ -164,43 +167,52 @@ async fn ask(target: &Target, args: &Args) -> anyhow::Result<ExitCode> {
     Ok(if well { ExitCode::SUCCESS } else { EXIT_FAILED.into() })
 }
 
-/// Asks, says what was found and done, and returns the action and for how many recordings it is.
-async fn request(operator: &dyn Operator, args: &Args) -> anyhow::Result<(Uuid, u64)> {
+/// What was asked for, and what is said of it.
+struct Asked {
+    action_id: Uuid,
+    recordings: u64,
+    json: String,
+    text: String,
+    /// The command that follows it, where there is one.
+    follow: Option<String>,
+}
+
+impl Asked {
+    /// With --json and something to wait for, the last line is the only object.
+    fn print(&self, json: bool, waits: bool) {
+        match json {
+            true if waits => {}
+            true => println!("{}", self.json),
+            false => println!("{}", self.text),
+        }
+        if let Some(follow) = self.follow.as_ref().filter(|_| !json && !waits) {
+            println!("follow it with `{follow}`");
+        }
+    }
+}
+
+async fn request(operator: &dyn Operator, args: &Args) -> anyhow::Result<Asked> {
     let (force, requested_by) = (args.force, requested_by());
     if let Some(recording_id) = args.which.recording {
         let user_id = args.user.clone();
         let request = RecoverRecording { recording_id, user_id, force, requested_by };
         let recovering = operator.recover(request).await?;
-        print(args, &recovering, |Recovering { found, done, .. }| {
-            format!("recording {recording_id}: {found}\n{done}")
-        })?;
-        return Ok((recovering.action_id, 1));
+        let json = serde_json::to_string(&recovering)?;
+        let Recovering { action_id, found, done, follow, .. } = recovering;
+        let text = format!("recording {recording_id}: {}\n{done}", on_one_line(&found));
+        return Ok(Asked { action_id, recordings: 1, json, text, follow: Some(follow) });
     }
     let fingerprint = args.which.matching.clone();
     let request = RecoverMany { fingerprint, force, requested_by };
     let recovering = operator.recover_many(request).await?;
-    print(args, &recovering, |RecoveringMany { requested, left_alone, .. }| {
-        let left = match left_alone {
-            0 => String::new(),
-            some => format!("; {some} were tried within the hour and left alone (--force)"),
-        };
-        format!("{requested} dead letters are recovered in small steps{left}")
-    })?;
-    Ok((recovering.action_id, recovering.requested))
-}
-
-/// With --json and something to wait for, the last line is the only object.
-fn print<T: serde::Serialize>(
-    args: &Args,
-    answer: &T,
-    text: impl Fn(&T) -> String,
-) -> anyhow::Result<()> {
-    match (args.json, args.wait) {
-        (true, true) => {}
-        (true, false) => println!("{}", serde_json::to_string(answer)?),
-        (false, _) => println!("{}", text(answer)),
-    }
-    Ok(())
+    let json = serde_json::to_string(&recovering)?;
+    let RecoveringMany { action_id, requested, left_alone } = recovering;
+    let left = match left_alone {
+        0 => String::new(),
+        some => format!("; {some} were tried within the hour and left alone (--force)"),
+    };
+    let text = format!("{requested} dead letters are recovered in small steps{left}");
+    Ok(Asked { action_id, recordings: requested, json, text, follow: None })
 }
 
 /// Hidden where standard error is no terminal.

@@ -10,7 +10,7 @@ use crate::ports::operator::Operator;
 /// What answers.
 pub(super) enum Target {
     /// The database itself.
-    Database(Database),
+    Database(Box<Database>),
     /// A running service.
     Service(Remote),
 }
@@ -23,7 +23,7 @@ impl Target {
     pub async fn open(database: &DatabaseArgs, service: &ServiceArgs) -> anyhow::Result<Self> {
         match service.service()? {
             Some(service) => Ok(Self::Service(Remote::new(&service)?)),
-            None => Ok(Self::Database(Database::open(database).await?)),
+            None => Ok(Self::Database(Box::new(Database::open(database).await?))),
         }
     }
 

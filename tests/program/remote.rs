@@ -1,15 +1,18 @@
 //! Commands that ask a running service with `--admin-url`: they print what they print over the
 //! database, and neither need one nor start one.
 
+mod refusals;
+
 use serde_json::Value;
-use tokio::io::{BufReader, Lines};
+use tokio::io::{AsyncBufReadExt, BufReader, Lines};
 use tokio::process::{Child, ChildStderr, Command};
 
 use super::recovering::{command, page_of, two_dead_letters};
 use super::serving::serve;
 use crate::fakes::openai::{FakeOpenAi, Reply};
-use crate::harness::TestDatabase;
 use crate::harness::program::{Ended, end_of, program, run, signal};
+use crate::harness::proxy::{Proxy, Upstream, Weather};
+use crate::harness::{TestDatabase, within_deadline};
 
 const ADMIN_TOKEN: &str = "admin-token-of-a-test";
 const READ_TOKEN: &str = "read-token-of-a-test";
@@ -90,7 +93,7 @@ async fn one_dead_letter_and_then_all_are_recovered_by_the_service_that_is_asked
     assert!(one.starts_with("recording 1: dead_letter after 1 attempts, 7 chunks stored"), "{one}");
     assert!(one.ends_with("done: completed\n"), "{one}");
     let left = Scene::told(scene.ask(&["recover", "--all"]).await, 0);
-    assert!(left.contains("1 were tried within the hour and left alone (--force)"), "{left}");
+    assert!(left.contains("0 dead letters are recovered in small steps; 1 were tried within the hour and left alone (--force)"), "{left}");
     let all = scene.ask(&["recover", "--all", "--force", "--wait", "--json"]).await;
     let json = r#"{"recordings":1,"ended":1,"completed":1,"outcome":"completed"}"#;
     assert_eq!(Scene::told(all, 0).trim(), json);
@@ -181,76 +184,33 @@ async fn what_is_looked_at_is_the_same_as_over_the_database() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_wrong_token_an_unknown_recording_and_one_at_work_are_refused_with_the_way_out() {
+async fn a_wait_outlasts_a_service_that_is_away_for_a_while() {
     let scene = Scene::new().await;
-    let with = async |token: &str, args: &[&str]| run(&mut remote(&scene.url, token, args)).await;
-    for args in [&["pause"][..], &["jobs"]] {
-        let refused = Scene::told(with("a-token-of-somebody-else", args).await, 1);
-        assert!(refused.contains("needs a token"), "{refused}");
-        assert!(refused.contains("--admin-token-file"), "{refused}");
-        assert!(!refused.contains("somebody-else"), "{refused}");
-    }
-    let refused = Scene::told(with("", &["jobs"]).await, 1);
-    assert!(refused.contains("needs a token"), "{refused}");
-    assert_eq!(with(READ_TOKEN, &["jobs"]).await.code, Some(0));
-    let looks = with(READ_TOKEN, &["pause"]).await;
-    assert!(Scene::told(looks, 1).contains("takes this token to look only"));
-    let unknown = Scene::told(scene.ask(&["recover", "77", "--force"]).await, 1);
-    assert!(unknown.contains("no recording 77 is stored"), "{unknown}");
+    let address = url::Url::parse(&scene.url).unwrap().socket_addrs(|| None).unwrap()[0];
+    let network = Proxy::start(Upstream::Tcp(address)).await;
     scene.fake.hold();
-    Scene::told(scene.ask(&["recover", "1", "--force"]).await, 0);
+    let recover = ["recover", "1", "--force", "--wait"];
+    let url = format!("http://{}", network.address);
+    let mut waiting = remote(&url, ADMIN_TOKEN, &recover).spawn().unwrap();
     let processing = "select status = 'processing' from embedding_queue where recording_id = 1";
     scene.database.wait_until(processing).await;
-    let busy = Scene::told(scene.ask(&["recover", "1", "--force"]).await, 1);
-    assert!(busy.contains("is being processed; its lease ends at 20"), "{busy}");
+    network.set(Weather::Cut);
+    let mut log = BufReader::new(waiting.stderr.take().unwrap()).lines();
+    let said = async {
+        while let Some(line) = log.next_line().await.unwrap() {
+            if line.contains("asking again until there is an answer") {
+                return;
+            }
+        }
+        panic!("it ended");
+    };
+    within_deadline("it says that nobody answers", said).await;
+    network.set(Weather::Fine);
     scene.fake.release();
-    let done = "select status = 'completed' from embedding_queue where recording_id = 1";
-    scene.database.wait_until(done).await;
+    let ended = end_of(waiting).await;
+    assert_eq!(ended.code, Some(0), "{ended:?}");
+    assert!(ended.stdout.ends_with("done: completed\n"), "{ended:?}");
     scene.end().await;
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn a_service_whose_database_is_away_says_so_and_monitor_is_critical() {
-    let (database, fake) = two_dead_letters().await;
-    let url = database.url_of_role("login").await;
-    let scene = Scene::over(database, fake, &url).await;
-    let role = url::Url::parse(&url).unwrap().username().to_owned();
-    let lock_out = format!(
-        "alter role {role} nologin;
-         select pg_terminate_backend(pid) from pg_stat_activity where usename = '{role}'"
-    );
-    scene.database.execute(&lock_out).await;
-    let away = Scene::told(scene.ask(&["recover", "1", "--force"]).await, 1);
-    assert!(away.contains("the database is unavailable"), "{away}");
-    let away = Scene::told(scene.ask(&["monitor"]).await, 2);
-    assert!(away.contains("the database is unavailable"), "{away}");
-    scene.database.execute(&format!("alter role {role} login")).await;
-    let one = Scene::told(scene.ask(&["recover", "1", "--force", "--wait"]).await, 0);
-    assert!(one.ends_with("done: completed\n"), "{one}");
-    scene.end().await;
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn an_address_where_no_service_is_names_itself_and_the_way_out() {
-    let nobody = run(&mut remote("http://127.0.0.1:1/", ADMIN_TOKEN, &["jobs"])).await;
-    assert_eq!(nobody.code, Some(1), "{nobody:?}");
-    for told in ["no service answers at http://127.0.0.1:1/", "refused", "embedding-recovery serve"]
-    {
-        assert!(nobody.stderr.contains(told), "{told}: {nobody:?}");
-    }
-    let nobody = run(&mut remote("http://127.0.0.1:1/", ADMIN_TOKEN, &["monitor"])).await;
-    assert_eq!(nobody.code, Some(2), "{nobody:?}");
-    // Something else answers there.
-    let fake = FakeOpenAi::start(8);
-    for args in [&["recover", "1"][..], &["jobs"]] {
-        let other = run(&mut remote(fake.base_url(), ADMIN_TOKEN, args)).await;
-        assert_eq!(other.code, Some(1), "{other:?}");
-        assert!(other.stderr.contains("is not the service (40"), "{other:?}");
-        assert!(other.stderr.contains("give --admin-url the address"), "{other:?}");
-    }
-    let wrong = run(&mut remote("localhost:8080", ADMIN_TOKEN, &["jobs"])).await;
-    assert_eq!(wrong.code, Some(64), "{wrong:?}");
-    assert!(wrong.stderr.contains("expected http://HOST:PORT"), "{wrong:?}");
 }
 
 /// `script` of util-linux gives the command a terminal.
