@@ -5,6 +5,7 @@ mod admin;
 mod embedder;
 mod health;
 mod provider;
+mod traces;
 mod work;
 
 use std::path::PathBuf;
@@ -15,6 +16,7 @@ pub use admin::{AdminArgs, AdminTokens, NamedToken};
 pub use embedder::{EmbedderArgs, EmbedderChoice, LOCAL_MODEL};
 pub use health::HealthArgs;
 pub use provider::{CaBundle, Header, Provider, ProviderArgs};
+pub use traces::TraceArgs;
 pub use work::WorkArgs;
 
 /// A setting that cannot be meant: wrong use, exit code 64.

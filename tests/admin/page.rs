@@ -12,7 +12,7 @@ use crate::harness::browser::Browser;
 use crate::harness::eventually;
 
 /// A service with something of everything.
-fn busy(operations: &FakeOperations) {
+pub(super) fn busy(operations: &FakeOperations) {
     let now = Utc::now();
     let worker_id = Uuid::from_u128(7);
     let mut overview = Overview {

@@ -97,6 +97,17 @@ impl Browser {
         entries.iter().filter(bad).map(|entry| entry["message"].to_string()).collect()
     }
 
+    /// A command of Chromium's own.
+    pub async fn chromium(&self, command: &str, params: Value) -> Value {
+        let session = self.client.session_id().await.unwrap().unwrap();
+        let url = format!("{}/session/{session}/goog/cdp/execute", self.driver_url);
+        let client = reqwest::Client::builder().no_proxy().build().unwrap();
+        let body = json!({ "cmd": command, "params": params });
+        let answer = client.post(url).json(&body).send().await.unwrap();
+        let mut answer: Value = answer.json().await.unwrap();
+        answer["value"].take()
+    }
+
     /// Closes the window and ends the driver.
     pub async fn close(mut self) {
         self.client.clone().close().await.unwrap();

@@ -96,7 +96,7 @@ async fn a_request_is_left_to_the_service_that_is_alive_and_found_by_it() {
 }
 
 /// Where a service has its page, and the rest of what it logs, which must be kept to be read.
-async fn page_of(service: &mut Child) -> (String, Lines<BufReader<ChildStderr>>) {
+pub(super) async fn page_of(service: &mut Child) -> (String, Lines<BufReader<ChildStderr>>) {
     let mut log = BufReader::new(service.stderr.take().unwrap()).lines();
     loop {
         let line = log.next_line().await.unwrap().expect("a service says where its page is");

@@ -40,10 +40,10 @@ const views = (() => {
   }
 
   // `key` names the button over redraws: for the focus, and for what was asked already.
-  function button(label, key, act, { quiet = false, name, asked } = {}) {
-    const press = (event) => { if (!asked) act(event.currentTarget); };
+  function button(label, key, act, { quiet = false, name, asked, off } = {}) {
+    const press = (event) => { if (!asked && !off) act(event.currentTarget); };
     return h("button", {
-      type: "button", class: quiet && "quiet", "data-key": key, "aria-label": name, "aria-disabled": asked ? "true" : null, onclick: press,
+      type: "button", class: quiet && "quiet", "data-key": key, "aria-label": name, "aria-disabled": asked || off ? "true" : null, onclick: press,
     }, asked ? "Asked for" : label);
   }
 
@@ -51,6 +51,12 @@ const views = (() => {
   const named = (row) => `${row.recording_id} of ${row.user_id}`;
   const wait = (count) => `${number(count)} ${count === 1 ? "waits" : "wait"} for a person`;
   const share = ({ tried, succeeded }) => (tried ? `${Math.round((100 * succeeded) / tried)} % of ${number(tried)}` : "none tried");
+
+  // The name of a recording, which explains it.
+  function title(row, place, acts) {
+    const key = `explain-${place}-${row.recording_id}-${row.user_id}`;
+    return h("button", { type: "button", class: "name", "data-key": key, title: "Why is it here?", onclick: () => acts.explain(row, key) }, called(row));
+  }
 
   function queue({ overview, health }) {
     const { tasks } = overview;
@@ -119,8 +125,10 @@ const views = (() => {
     ];
   }
 
-  function cause(group, rows, acts) {
+  function cause(group, listed, acts) {
     const key = `cause-${group.fingerprint}`;
+    const paged = acts.page(group.fingerprint);
+    const rows = paged?.rows ?? listed;
     const next = group.next_attempt_at;
     return h("div", { class: "cause" },
       h("div", { class: "cause-head" },
@@ -131,14 +139,31 @@ const views = (() => {
             next ? [", the next is tried ", time(next)] : "",
             group.permanent > 0 ? `, ${wait(group.permanent)}` : "")),
         (group.count > 1 || rows.length === 0) && button(`Recover these ${number(group.count)}`, key, (node) => acts.recoverMany(group.fingerprint, group.count, node), { name: `Recover these ${group.count}: ${group.example}`, asked: acts.asked(key) })),
-      h("ul", { class: "rows" }, rows.map((row) => deadLetter(row, acts))));
+      h("ul", { class: "rows" }, rows.map((row) => deadLetter(row, acts))),
+      pager(group, rows, paged, acts));
+  }
+
+  // The first look has the oldest of all causes; the rest of a cause is read a page at a time.
+  function pager(group, rows, paged, acts) {
+    const { fingerprint, count, example } = group;
+    if (!paged) {
+      return rows.length < count && h("p", { class: "pager" },
+        h("span", { class: "soft" }, `${number(rows.length)} of ${number(count)} shown`),
+        button("Page through all", `page-${fingerprint}`, () => acts.turn(fingerprint, 0), { quiet: true, name: `Page through all ${count}: ${example}` }));
+    }
+    const { offset, size } = paged;
+    const turn = (label, key, to, there) => button(label, `page-${key}-${fingerprint}`, () => acts.turn(fingerprint, to), { quiet: true, name: `${label} page: ${example}`, off: !there });
+    return h("p", { class: "pager" },
+      h("span", { class: "soft", role: "status" }, rows.length ? `${number(offset + 1)} to ${number(offset + rows.length)} of ${number(count)}` : "None on this page"),
+      turn("Previous", "back", Math.max(offset - size, 0), offset > 0),
+      turn("Next", "on", offset + size, offset + size < count));
   }
 
   function deadLetter(row, acts) {
     const key = `${row.recording_id}-${row.user_id}`;
     return h("li", {},
       h("div", { class: "grow tall" },
-        h("span", {}, called(row)),
+        title(row, "dead", acts),
         h("span", { class: "soft" }, `${named(row)}, ${many(row.segment_count, "segment")}, ${many(row.attempts, "attempt")}`,
           row.recoveries ? ` and ${many(row.recoveries, "recovery", "recoveries")}` : "",
           row.chunks ? `, ${number(row.chunks_stored)} of ${many(row.chunks, "chunk")} stored` : "",
@@ -148,13 +173,13 @@ const views = (() => {
         button("Recover", `recover-${key}`, (node) => acts.recover(row, node), { quiet: true, name: `Recover ${called(row)}, ${named(row)}`, asked: acts.asked(`recover-${key}`) })));
   }
 
-  function flight({ overview }) {
+  function flight({ overview }, acts) {
     if (overview.in_flight.length === 0) return h("p", { class: "empty" }, "Nothing is being worked on.");
     return h("ul", { class: "rows" }, overview.in_flight.map((row) => {
       const known = row.chunks != null;
       return h("li", {},
         h("div", { class: "grow tall" },
-          h("span", {}, called(row)),
+          title(row, "flight", acts),
           h("span", { class: "soft" }, `${named(row)}, attempt ${row.attempt}${row.part === "recovery" ? " by recovery" : ""}, for ${duration(row.running_secs)}`)),
         h("div", { class: "meter" },
           h("progress", { max: known ? Math.max(row.chunks, 1) : null, value: known ? row.chunks_stored ?? 0 : null, "aria-label": `Chunks of ${called(row)}` }),
@@ -192,5 +217,5 @@ const views = (() => {
     return table(["Asked for", "By", "Tasks#", "Done#", "Dead#"], rows, "No job yet.");
   }
 
-  return { all: { queue, parts, dead, flight, workers, runs, jobs }, tick, many };
+  return { all: { queue, parts, dead, flight, workers, runs, jobs }, tick, h, number, many, duration, time, table, called };
 })();
