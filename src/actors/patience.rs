@@ -28,7 +28,7 @@ impl Outages {
 
     /// Notes an outage where `failure` is one.
     pub(super) fn note(&self, failure: &Failure) {
-        if matches!(failure, Failure::DatabaseUnavailable { .. }) {
+        if failure.is_outage() {
             tracing::warn!(error = %failure, "waiting for the database");
             self.seen.send_replace(Some(Instant::now()));
         }
@@ -64,7 +64,7 @@ impl Outages {
                 None => self.answered(operation()).await,
             };
             let failure = match answer {
-                Err(failure @ Failure::DatabaseUnavailable { .. }) => failure,
+                Err(failure) if failure.is_outage() => failure,
                 Err(Failure::Collision) if collisions < COLLISIONS_MAX => {
                     collisions += 1;
                     continue;

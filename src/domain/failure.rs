@@ -95,6 +95,12 @@ pub enum Failure {
         /// What it said.
         message: String,
     },
+    /// The role may not do what a statement does (42501): a grant cures it, and then all goes on.
+    #[error("the database's role may not do this: {message}")]
+    DatabaseForbids {
+        /// What it may not do.
+        message: String,
+    },
     /// The database refuses a statement for a reason that waiting does not cure.
     #[error("the database refuses a statement: {message}")]
     DatabaseRefuses {
@@ -153,12 +159,18 @@ impl Failure {
             | Failure::BadAnswer { .. } => Fault::Provider,
             Failure::StatementTimeout
             | Failure::Collision
-            | Failure::DatabaseUnavailable { .. } => Fault::Database,
+            | Failure::DatabaseUnavailable { .. }
+            | Failure::DatabaseForbids { .. } => Fault::Database,
             Failure::LeaseExpired
             | Failure::LeaseLost
             | Failure::Stalled { .. }
             | Failure::Shutdown => Fault::Ours,
         }
+    }
+
+    /// The database does nothing for anybody now, and will again: work waits with what it has.
+    pub fn is_outage(&self) -> bool {
+        matches!(self, Failure::DatabaseUnavailable { .. } | Failure::DatabaseForbids { .. })
     }
 
     /// A stable name for the kind of failure, stored as `failure_class` and used to group
@@ -181,6 +193,7 @@ impl Failure {
             Failure::StatementTimeout => "statement_timeout",
             Failure::Collision => "collision",
             Failure::DatabaseUnavailable { .. } => "database_unavailable",
+            Failure::DatabaseForbids { .. } => "database_forbids",
             Failure::DatabaseRefuses { .. } => "database_refuses",
             Failure::LeaseExpired => "lease_expired",
             Failure::LeaseLost => "lease_lost",

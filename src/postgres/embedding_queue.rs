@@ -121,11 +121,11 @@ pub(super) async fn release_unknown(
     let released = sqlx::query_scalar!(
         r#"with task as (
                update embedding_queue set
-                   status = case when $3 = 'main' then 'pending' else 'dead_letter' end,
+                   status = case when $3 = 'main' then 'pending' else coalesce(recovered_from, 'dead_letter') end,
                    attempts = attempts - case when $3 = 'main' then 1 else 0 end,
-                   dead_letter_reason = case when $3 <> 'main' then coalesce(last_error, 'its recovery was interrupted') end,
+                   dead_letter_reason = case when $3 <> 'main' and coalesce(recovered_from, 'dead_letter') = 'dead_letter' then coalesce(last_error, 'its recovery was interrupted') end,
                    next_retry_at = case when $3 <> 'main' and not dead_letter_permanent then clock_timestamp() end,
-                   lease_token = null, lease_expires_at = null, locked_at = null, worker_id = null
+                   recovered_from = null, lease_token = null, lease_expires_at = null, locked_at = null, worker_id = null
                where worker_id = $1 and part = $3 and status = 'processing' and lease_token <> all($2)
                returning id
            ), attempt as (

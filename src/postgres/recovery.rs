@@ -71,6 +71,26 @@ pub(super) async fn begin(
     Ok(Recovery { run: begun, next_due })
 }
 
+/// True where a run is under way in a process that is alive or waits for one, or recordings are asked
+/// for.
+pub(super) async fn is_pending(pool: &Pool, model_name: &str) -> Result<bool, Failure> {
+    let pending = sqlx::query_scalar!(
+        r#"select exists (select from runs r
+                          where r.part = 'recovery' and r.ended_at is null
+                            and (r.worker_id is null
+                                 or exists (select from workers w where w.id = r.worker_id
+                                              and w.alive_until > clock_timestamp())))
+                  or not is_paused('recovery') and exists (
+                      select from embedding_queue
+                      where coalesce(for_model, '') = tasks_of_model($1) and recovery_requested is not null)
+                  as "pending!""#,
+        model_name
+    )
+    .fetch_one(pool)
+    .await?;
+    Ok(pending)
+}
+
 /// Leases dead letters for a run. The row locks make every claim another's or ours, never both's.
 pub(super) async fn claim(
     pool: &Pool,
@@ -93,7 +113,7 @@ pub(super) async fn claim(
                for update skip locked
            ), taken as (
                update embedding_queue q
-               set status = 'processing', part = 'recovery', claimed_alone = false,
+               set status = 'processing', recovered_from = q.status, part = 'recovery', claimed_alone = false,
                    worker_id = $1, locked_at = clock_timestamp(), next_retry_at = null,
                    dead_letter_reason = null, lease_token = gen_random_uuid(),
                    lease_expires_at = clock_timestamp() + make_interval(secs => $5)
@@ -131,10 +151,12 @@ pub(super) async fn claim(
     Ok(tasks)
 }
 
-/// Withdraws requests, and lets what was recovered before wait: all would go the way of the first.
+/// Withdraws requests, and lets what was recovered before wait: what failed as the first did would do
+/// so again.
 pub(super) async fn hold_off(
     pool: &Pool,
     model_name: &str,
+    fingerprint: &str,
     after: Duration,
 ) -> Result<u64, Failure> {
     let held = sqlx::query!(
@@ -142,10 +164,12 @@ pub(super) async fn hold_off(
          set recovery_requested = null,
              next_retry_at = case when not dead_letter_permanent then clock_timestamp() + make_interval(secs => $2) end
          where coalesce(for_model, '') = tasks_of_model($1) and status in ('pending', 'failed', 'dead_letter')
+           and failure_fingerprint = $3
            and (recovery_requested is not null
                 or status = 'dead_letter' and part = 'recovery' and next_retry_at <= clock_timestamp())",
         model_name,
-        after.as_secs_f64()
+        after.as_secs_f64(),
+        fingerprint
     )
     .execute(pool)
     .await?;

@@ -27,6 +27,8 @@ impl Browser {
             println!("skipped: chromedriver is not installed");
             return None;
         };
+        // For the requests below; fails only where another test was first.
+        let _ = rustls::crypto::ring::default_provider().install_default();
         let port = port_of(&mut driver);
         let profile = tempfile::tempdir().unwrap();
         let mut args: Vec<String> = [

@@ -1,5 +1,5 @@
-//! What a real server says while it is full, read-only, without a connection to spare, or refuses the login:
-//! nothing is claimed and nothing counted, and all goes on where it stopped.
+//! What a real server says while it is full, read-only, without a connection to spare, refuses the login, or
+//! forbids what the program does: nothing is claimed and nothing counted, and all goes on where it stopped.
 
 use embedding_recovery::postgres::PgStore;
 
@@ -15,7 +15,7 @@ struct State {
 }
 
 /// Each closes the connections that there are, as a failover or an administrator does.
-const STATES: [State; 5] = [
+const STATES: [State; 6] = [
     State {
         name: "53100, disk full",
         begin: "create function full_disk() returns trigger language plpgsql as $$ begin
@@ -51,6 +51,11 @@ const STATES: [State; 5] = [
         name: "28P01, another password",
         begin: "alter role {role} password 'rotated'",
         end: "alter role {role} password 'test'",
+    },
+    State {
+        name: "42501, a right taken away",
+        begin: "revoke update on embedding_queue from {role}; revoke insert on transcript_chunks from {role}",
+        end: "grant update on embedding_queue to {role}; grant insert on transcript_chunks to {role}",
     },
 ];
 
@@ -95,7 +100,7 @@ async fn pauses_and_goes_on(state: &State) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_server_that_is_full_read_only_or_crowded_or_refuses_the_login_stops_the_claims_and_counts_nothing()
+async fn a_server_that_is_full_read_only_or_crowded_or_refuses_the_login_or_a_right_stops_the_claims_and_counts_nothing()
  {
     for state in &STATES {
         println!("{}", state.name);

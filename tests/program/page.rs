@@ -119,7 +119,8 @@ async fn what_happens_to_the_queue_is_seen_on_the_page_and_mended_by_clicks() {
     scene.click("#sure-yes").await;
     scene.counts([0, 0, 0, 8, 0]).await;
     browser.shows("#dead-letters", "None").await;
-    let kept = "select count(*) = 2 from admin_actions where requested_by = 'api:admin'";
+    // The refused one too.
+    let kept = "select count(*) = 3 and count(outcome) = 3 from admin_actions where requested_by = 'api:admin'";
     database.wait_until(kept).await;
 
     // Paused, nothing is begun; resumed, all of it is.
