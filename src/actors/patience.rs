@@ -18,12 +18,13 @@ const COLLISIONS_MAX: u32 = 20;
 #[derive(Clone)]
 pub(super) struct Outages {
     seen: watch::Sender<Option<Instant>>,
+    forbidden: watch::Sender<Option<(Instant, String)>>,
     answer_max: Duration,
 }
 
 impl Outages {
     pub(super) fn new(answer_max: Duration) -> Self {
-        Self { seen: watch::Sender::new(None), answer_max }
+        Self { seen: watch::Sender::new(None), forbidden: watch::Sender::new(None), answer_max }
     }
 
     /// Notes an outage where `failure` is one.
@@ -32,11 +33,20 @@ impl Outages {
             tracing::warn!(error = %failure, "waiting for the database");
             self.seen.send_replace(Some(Instant::now()));
         }
+        if let Failure::DatabaseForbids { .. } = failure {
+            self.forbidden.send_replace(Some((Instant::now(), failure.to_string())));
+        }
     }
 
     /// True where an outage was seen within `time`.
     pub(super) fn seen_within(&self, time: Duration) -> bool {
         self.seen.borrow().is_some_and(|seen| seen.elapsed() < time)
+    }
+
+    /// What the database forbade this process within `time`.
+    pub(super) fn forbidden_within(&self, time: Duration) -> Option<String> {
+        let forbidden = self.forbidden.borrow();
+        forbidden.as_ref().filter(|(at, _)| at.elapsed() < time).map(|(_, what)| what.clone())
     }
 
     /// Waits for an answer as long as this process waits for any: a connection that is dead without

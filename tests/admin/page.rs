@@ -43,6 +43,7 @@ pub(super) fn busy(operations: &FakeOperations) {
         slots: 10,
         in_flight: 3,
         provider_trouble: trouble.map(Into::into),
+        database_trouble: None,
         provider_asked_at: trouble.map(|_| now + Duration::seconds(48)),
     };
     overview.workers = vec![

@@ -12,10 +12,10 @@ use serde_json::json;
 use super::recovering::page_of;
 use super::serving::serve;
 use crate::fakes::openai::{FakeOpenAi, Reply};
-use crate::harness::TestDatabase;
 use crate::harness::browser::Browser;
 use crate::harness::calls::call;
 use crate::harness::program::{run, signal};
+use crate::harness::{TestDatabase, eventually};
 
 const TITLES: [&str; 14] = [
     "Weekly pipeline review",
@@ -56,21 +56,21 @@ fn titled(recording_id: i64, chunks: usize) -> ImportedRecording {
 /// Recordings of a day: most are done, some are dead letters of two causes.
 async fn a_day(database: &TestDatabase, fake: &FakeOpenAi) {
     for (word, reply) in [
+        ("call8800014turn1 ", Reply::error(400, "invalid_value", "This content was refused.")),
         ("turn7 ", Reply::error(500, "server_error", "The server had an error.")),
-        ("turn11 ", Reply::error(400, "invalid_value", "This content was refused.")),
     ] {
         fake.on(move |inputs| inputs.iter().any(|text| text.contains(word)), reply);
     }
-    let sick = [8_801_442, 8_801_507, 8_802_010].map(|id| titled(id, 8));
+    let sick = [8_801_442, 8_802_011].map(|id| titled(id, 8));
     let well = (0..420).map(|nth| titled(9_120_000 + nth * 7, 1 + (nth * nth % 6) as usize));
     let mut calls: Vec<_> = well.collect();
     for (nth, call) in sick.into_iter().enumerate() {
         calls.insert(100 + 100 * nth, call);
     }
-    calls.insert(50, titled(8_800_014, 12));
+    calls.insert(50, titled(8_800_014, 5));
     database.import(&calls).await;
     let ended = run(&mut serve(database, fake, &["--exit-when-idle"])).await;
-    assert!(ended.stdout.contains("420 completed, 4 dead letters"), "{ended:?}");
+    assert!(ended.stdout.contains("420 completed, 3 dead letters"), "{ended:?}");
     fake.recover();
     database.execute(SPREAD).await;
 }
@@ -85,18 +85,20 @@ async fn the_dashboard_is_drawn_for_the_readme() {
     let calls: Vec<_> = (0..60).map(|nth| titled(9_130_000 + nth * 11, 90)).collect();
     database.import(&calls).await;
     fake.on(|_| true, Reply::Delay(Duration::from_millis(1_500)));
-    let work = ["--claim-batch", "4", "--insert-batch", "10"];
+    let work = ["--claim-batch", "3", "--insert-batch", "10"];
     let mut service = serve(&database, &fake, &work).spawn().unwrap();
     let (page, mut log) = page_of(&mut service).await;
     tokio::spawn(async move { while let Ok(Some(_)) = log.next_line().await {} });
     browser.client.goto(&page).await.unwrap();
     browser.shows("#flight", "of 90 chunks").await;
-    database
-        .wait_until("select count(*) > 425 from embedding_queue where status = 'completed'")
-        .await;
-    picture(&browser, "dashboard-light.png", "light", (1_180, 1_560)).await;
-    picture(&browser, "dashboard-dark.png", "dark", (1_180, 1_560)).await;
+    let some = "select count(*) > 425 from embedding_queue where status = 'completed'";
+    database.wait_until(some).await;
+    picture(&browser, "dashboard-light.png", "light", (1_060, 1_590)).await;
+    picture(&browser, "dashboard-dark.png", "dark", (1_060, 1_590)).await;
     picture(&browser, "dashboard-phone.png", "light", (390, 1_180)).await;
+    browser.find("[data-key='explain-dead-8801442-alice']").await.click().await.unwrap();
+    browser.shows("#why", "7 of 8 chunks stored").await;
+    picture(&browser, "dashboard-explain.png", "light", (860, 620)).await;
     browser.close().await;
     signal(&service, "TERM").await;
 }
@@ -107,9 +109,10 @@ async fn picture(browser: &Browser, name: &str, scheme: &str, (width, height): (
     let size =
         json!({ "width": width, "height": height, "deviceScaleFactor": 1, "mobile": width < 500 });
     browser.chromium("Emulation.setDeviceMetricsOverride", size).await;
-    // The charts follow the window's size and the scheme.
-    browser.shows("#flight", "of 90 chunks").await;
-    browser.shows("#link", "Live").await;
+    browser.chromium("Emulation.setScrollbarsHidden", json!({ "hidden": true })).await;
+    let halfway = "[...document.querySelectorAll('#flight progress')].some((bar) => bar.position > 0.2 && bar.position < 0.8)";
+    eventually("a recording is halfway", async || browser.value(halfway).await == json!(true))
+        .await;
     let shot = browser.chromium("Page.captureScreenshot", json!({ "format": "png" })).await;
     let bytes = STANDARD.decode(shot["data"].as_str().expect("a picture")).unwrap();
     let docs = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs");

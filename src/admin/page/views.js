@@ -47,6 +47,12 @@ const views = (() => {
     }, asked ? "Asked for" : label);
   }
 
+  // A sentence with commands between backquotes, as the service writes them.
+  const marked = (text) => text.replace(/^[a-z]/, (first) => first.toUpperCase()).split("`")
+    .map((piece, index) => (index % 2 ? h("code", {}, piece) : piece));
+  // When recovery takes something by itself: what is due is taken at its next tick.
+  const again = (at) => (Date.parse(at) > Date.now() ? ["tried again ", time(at)] : "due for recovery");
+
   const called = (row) => row.title || `Recording ${row.recording_id}`;
   const named = (row) => `${row.recording_id} of ${row.user_id}`;
   const wait = (count) => `${number(count)} ${count === 1 ? "waits" : "wait"} for a person`;
@@ -66,7 +72,7 @@ const views = (() => {
     const findings = health?.findings ?? [];
     return [
       findings.length > 0 && h("ul", { class: "findings" }, findings.map((finding) =>
-        h("li", { class: finding.state }, h("strong", {}, `${finding.state === "critical" ? "Critical" : "Warning"}: `), finding.what, " ", h("span", { class: "action" }, finding.action)))),
+        h("li", { class: finding.state }, h("strong", {}, `${finding.state === "critical" ? "Critical" : "Warning"}: `), `${finding.what}. `, h("span", { class: "action" }, marked(finding.action))))),
       h("dl", { class: "numbers" },
         cell("Pending", tasks.pending, oldest != null && `oldest waits ${duration(oldest)}`),
         cell("Processing", tasks.processing),
@@ -136,7 +142,7 @@ const views = (() => {
           h("h3", {}, group.example),
           h("p", { class: "soft" }, many(group.count, "recording"),
             group.oldest_at ? [", the oldest died ", time(group.oldest_at)] : "",
-            next ? [", the next is tried ", time(next)] : "",
+            next ? [", the next is ", again(next)] : "",
             group.permanent > 0 ? `, ${wait(group.permanent)}` : "")),
         (group.count > 1 || rows.length === 0) && button(`Recover these ${number(group.count)}`, key, (node) => acts.recoverMany(group.fingerprint, group.count, node), { name: `Recover these ${group.count}: ${group.example}`, asked: acts.asked(key) })),
       h("ul", { class: "rows" }, rows.map((row) => deadLetter(row, acts))),
@@ -167,7 +173,7 @@ const views = (() => {
         h("span", { class: "soft" }, `${named(row)}, ${many(row.segment_count, "segment")}, ${many(row.attempts, "attempt")}`,
           row.recoveries ? ` and ${many(row.recoveries, "recovery", "recoveries")}` : "",
           row.chunks ? `, ${number(row.chunks_stored)} of ${many(row.chunks, "chunk")} stored` : "",
-          row.permanent ? h("span", { class: "warn" }, ", waits for a person") : row.next_attempt_at ? [", tried again ", time(row.next_attempt_at)] : "")),
+          row.permanent ? h("span", { class: "warn" }, ", waits for a person") : row.next_attempt_at ? [", ", again(row.next_attempt_at)] : "")),
       h("div", { class: "buttons" },
         button("Discard", `discard-${key}`, (node) => acts.discard(row, node), { quiet: true, name: `Discard ${called(row)}, ${named(row)}` }),
         button("Recover", `recover-${key}`, (node) => acts.recover(row, node), { quiet: true, name: `Recover ${called(row)}, ${named(row)}`, asked: acts.asked(`recover-${key}`) })));
@@ -196,7 +202,9 @@ const views = (() => {
   }
 
   function workers({ overview }) {
-    const state = (worker) => worker.provider_trouble
+    const state = (worker) => worker.database_trouble
+      ? h("span", { class: "bad" }, "Waits: ", worker.database_trouble)
+      : worker.provider_trouble
       ? h("span", { class: "bad" }, "Claims nothing: ", worker.provider_trouble, worker.provider_asked_at ? [", asks again ", time(worker.provider_asked_at)] : "")
       : "Provider answers";
     const rows = overview.workers.map((worker) =>
