@@ -6,7 +6,7 @@ use std::time::Duration;
 use uuid::Uuid;
 
 use super::connection::Pool;
-use super::runs;
+use super::{embedding_queue, runs};
 use crate::domain::failure::Failure;
 use crate::domain::part::Part;
 use crate::domain::recording::RecordingKey;
@@ -100,6 +100,8 @@ pub(super) async fn claim(
     rows_max: u32,
     lease: Duration,
 ) -> Result<Vec<Task>, Failure> {
+    let mut claiming = pool.begin().await?;
+    embedding_queue::one_claim_at_a_time(&mut claiming, worker).await?;
     let tasks = sqlx::query!(
         r#"with picked as (
                select id from embedding_queue
@@ -108,6 +110,9 @@ pub(super) async fn claim(
                       or not $3 and status = 'dead_letter' and not dead_letter_permanent)
                  and coalesce(next_retry_at, '-infinity') <= clock_timestamp()
                  and not is_paused('recovery')
+                 -- Nothing begins beside a suspect.
+                 and not exists (select from embedding_queue mine where mine.worker_id = $1
+                                   and mine.status = 'processing' and mine.claimed_alone)
                order by (recovery_requested is null), created_at, id
                limit $4
                for update skip locked
@@ -146,8 +151,9 @@ pub(super) async fn claim(
         recoveries: row.recoveries as u32,
         afresh: row.afresh,
     })
-    .fetch_all(pool)
+    .fetch_all(&mut *claiming)
     .await?;
+    claiming.commit().await?;
     Ok(tasks)
 }
 

@@ -47,6 +47,10 @@ const SPREAD: &str = "
                        count(*) over () as count from embedding_attempts) numbered) t
     where a.id = t.id";
 
+/// Ends when the page was drawn twice.
+const NEXT_FRAMES: &str =
+    "const done = arguments[0]; requestAnimationFrame(() => requestAnimationFrame(() => done()))";
+
 fn titled(recording_id: i64, chunks: usize) -> ImportedRecording {
     let title = TITLES[recording_id as usize % TITLES.len()];
     let part = recording_id / TITLES.len() as i64 % 40 + 1;
@@ -84,15 +88,22 @@ async fn the_dashboard_is_drawn_for_the_readme() {
     a_day(&database, &fake).await;
     let calls: Vec<_> = (0..60).map(|nth| titled(9_130_000 + nth * 11, 90)).collect();
     database.import(&calls).await;
-    fake.on(|_| true, Reply::Delay(Duration::from_millis(1_500)));
+    // Small requests, so that a recording has several.
+    fake.on(|inputs| inputs.len() > 16, Reply::error(400, "too_many_inputs", "At most 16 inputs."));
+    fake.on(|_| true, Reply::Delay(Duration::from_millis(900)));
     let work = ["--claim-batch", "3", "--insert-batch", "10"];
     let mut service = serve(&database, &fake, &work).spawn().unwrap();
     let (page, mut log) = page_of(&mut service).await;
     tokio::spawn(async move { while let Ok(Some(_)) = log.next_line().await {} });
     browser.client.goto(&page).await.unwrap();
     browser.shows("#flight", "of 90 chunks").await;
-    let some = "select count(*) > 425 from embedding_queue where status = 'completed'";
+    let some = "select count(*) > 423 from embedding_queue where status = 'completed'";
     database.wait_until(some).await;
+    let halfway = "[...document.querySelectorAll('#flight progress')].some((bar) => bar.position > 0.2 && bar.position < 0.8)";
+    eventually("a recording is halfway", async || browser.value(halfway).await == json!(true))
+        .await;
+    // It stays so for all pictures.
+    fake.hold();
     picture(&browser, "dashboard-light.png", "light", (1_060, 1_590)).await;
     picture(&browser, "dashboard-dark.png", "dark", (1_060, 1_590)).await;
     picture(&browser, "dashboard-phone.png", "light", (390, 1_180)).await;
@@ -110,9 +121,8 @@ async fn picture(browser: &Browser, name: &str, scheme: &str, (width, height): (
         json!({ "width": width, "height": height, "deviceScaleFactor": 1, "mobile": width < 500 });
     browser.chromium("Emulation.setDeviceMetricsOverride", size).await;
     browser.chromium("Emulation.setScrollbarsHidden", json!({ "hidden": true })).await;
-    let halfway = "[...document.querySelectorAll('#flight progress')].some((bar) => bar.position > 0.2 && bar.position < 0.8)";
-    eventually("a recording is halfway", async || browser.value(halfway).await == json!(true))
-        .await;
+    // The charts follow the window's size and the scheme with the next look.
+    browser.client.execute_async(NEXT_FRAMES, Vec::new()).await.unwrap();
     let shot = browser.chromium("Page.captureScreenshot", json!({ "format": "png" })).await;
     let bytes = STANDARD.decode(shot["data"].as_str().expect("a picture")).unwrap();
     let docs = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs");

@@ -21,7 +21,10 @@ async fn force(database: &TestDatabase, recording_id: i64) {
 
 /// Begins a run and claims what it may.
 async fn recover(database: &TestDatabase) -> Vec<Task> {
-    let worker = Uuid::new_v4();
+    recover_by(database, Uuid::new_v4()).await
+}
+
+async fn recover_by(database: &TestDatabase, worker: Uuid) -> Vec<Task> {
     let store = &database.store;
     let begun = store.begin_recovery(worker, MODEL, Occasion::Look).await.unwrap();
     let run = begun.run.expect("a run");
@@ -89,4 +92,29 @@ async fn a_run_that_failed_alike_holds_off_those_of_its_cause_and_no_others() {
     let asked = "select string_agg(recording_id::text, ',') from embedding_queue where recovery_requested is not null";
     assert_eq!(text(&database, asked).await, "2");
     assert_eq!(recover(&database).await.len(), 1);
+}
+
+#[tokio::test]
+async fn nothing_is_recovered_beside_a_suspect_and_no_suspect_is_claimed_beside_a_recovery() {
+    let database = database().await;
+    database.import(&[call(1, &["a"])]).await;
+    let task = claim_one(&database).await;
+    expire(&database, &task).await;
+    let retry = Settlement::Retry { after: Duration::ZERO };
+    let lost = Failure::LeaseExpired;
+    assert!(database.store.settle(&task.lease, &lost, &retry).await.unwrap());
+    database.import(&[call(2, &["b"])]).await;
+    force(&database, 2).await;
+    let worker = Uuid::new_v4();
+    let suspects = async || {
+        let claimed = database.store.claim(worker, MODEL, ClaimOf::Suspect, LEASE).await;
+        claimed.unwrap().tasks
+    };
+    let suspect = suspects().await.remove(0);
+    assert!(recover_by(&database, worker).await.is_empty(), "a recovery began beside a suspect");
+    assert!(database.store.settle(&suspect.lease, &Failure::Panicked, &retry).await.unwrap());
+    assert_eq!(recover_by(&database, worker).await.len(), 1);
+    assert!(suspects().await.is_empty(), "a suspect was claimed beside a recovery");
+    // Another worker is another process.
+    assert_eq!(claim(&database, ClaimOf::Suspect).await.len(), 1);
 }
