@@ -6,6 +6,7 @@ mod embedder;
 mod health;
 mod provider;
 mod service;
+mod traces;
 mod work;
 
 use std::path::PathBuf;
@@ -17,6 +18,7 @@ pub use embedder::{EmbedderArgs, EmbedderChoice, LOCAL_MODEL};
 pub use health::HealthArgs;
 pub use provider::{CaBundle, Header, Provider, ProviderArgs};
 pub use service::{Service, ServiceArgs};
+pub use traces::TraceArgs;
 pub use work::WorkArgs;
 
 /// A setting that cannot be meant: wrong use, exit code 64.

@@ -9,6 +9,8 @@ mod import_files;
 mod imports;
 mod killed;
 mod monitoring;
+mod page;
+mod pictures;
 mod pooled;
 mod proxies;
 mod real_servers;

@@ -18,25 +18,35 @@ const COLLISIONS_MAX: u32 = 20;
 #[derive(Clone)]
 pub(super) struct Outages {
     seen: watch::Sender<Option<Instant>>,
+    forbidden: watch::Sender<Option<(Instant, String)>>,
     answer_max: Duration,
 }
 
 impl Outages {
     pub(super) fn new(answer_max: Duration) -> Self {
-        Self { seen: watch::Sender::new(None), answer_max }
+        Self { seen: watch::Sender::new(None), forbidden: watch::Sender::new(None), answer_max }
     }
 
     /// Notes an outage where `failure` is one.
     pub(super) fn note(&self, failure: &Failure) {
-        if matches!(failure, Failure::DatabaseUnavailable { .. }) {
+        if failure.is_outage() {
             tracing::warn!(error = %failure, "waiting for the database");
             self.seen.send_replace(Some(Instant::now()));
+        }
+        if let Failure::DatabaseForbids { .. } = failure {
+            self.forbidden.send_replace(Some((Instant::now(), failure.to_string())));
         }
     }
 
     /// True where an outage was seen within `time`.
     pub(super) fn seen_within(&self, time: Duration) -> bool {
         self.seen.borrow().is_some_and(|seen| seen.elapsed() < time)
+    }
+
+    /// What the database forbade this process within `time`.
+    pub(super) fn forbidden_within(&self, time: Duration) -> Option<String> {
+        let forbidden = self.forbidden.borrow();
+        forbidden.as_ref().filter(|(at, _)| at.elapsed() < time).map(|(_, what)| what.clone())
     }
 
     /// Waits for an answer as long as this process waits for any: a connection that is dead without
@@ -64,7 +74,7 @@ impl Outages {
                 None => self.answered(operation()).await,
             };
             let failure = match answer {
-                Err(failure @ Failure::DatabaseUnavailable { .. }) => failure,
+                Err(failure) if failure.is_outage() => failure,
                 Err(Failure::Collision) if collisions < COLLISIONS_MAX => {
                     collisions += 1;
                     continue;

@@ -309,9 +309,9 @@ impl RecoveryArguments {
     /// Keeps what came of a run. One that was stopped holds the others off.
     async fn end(&self, run: &Run) -> Result<(), Failure> {
         let RecoveryArguments { store, outages, model_name, policies, .. } = self;
-        if run.failed_alike() {
+        if let Some(fingerprint) = run.failed_alike() {
             let after = policies.recovery.first;
-            let held = outages.answered(store.hold_off(model_name, after)).await?;
+            let held = outages.answered(store.hold_off(model_name, fingerprint, after)).await?;
             let reason = run.result().stopped_because.as_deref().unwrap_or_default();
             tracing::warn!(reason, held, "recovery stops for now");
         }

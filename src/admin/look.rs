@@ -3,8 +3,8 @@
 use axum::Json;
 use axum::extract::State;
 use axum::http::StatusCode;
-use serde::Deserialize;
-use utoipa::IntoParams;
+use serde::{Deserialize, Serialize};
+use utoipa::{IntoParams, ToSchema};
 
 use super::Shared;
 use super::extract::{ActionId, Query, RecordingId};
@@ -116,10 +116,20 @@ pub(super) async fn dead_letters(
     Ok(Json(shared.inspector.dead_letters(&query).await?))
 }
 
+/// A recording's explanation, and where its traces are looked at
+#[derive(Serialize, ToSchema)]
+pub(super) struct Explained {
+    #[serde(flatten)]
+    explanation: Explanation,
+    /// Address of a trace, with `{trace_id}` where an attempt's `trace_id` belongs; null where the
+    /// service was given none
+    trace_url_template: Option<String>,
+}
+
 /// Why a recording is where it is
 #[utoipa::path(get, path = "/v1/recordings/{id}", tag = "look",
     params(("id" = i64, Path, description = "Number of the recording"), Owner), responses(
-    (status = 200, body = Explanation),
+    (status = 200, body = Explained),
     (status = 404, body = Problem, content_type = "application/problem+json",
         description = "Nobody holds a recording of this number"),
     (status = "default", body = Problem, content_type = "application/problem+json")))]
@@ -127,7 +137,7 @@ pub(super) async fn recording(
     State(shared): State<Shared>,
     RecordingId(recording_id): RecordingId,
     Query(Owner { user_id }): Query<Owner>,
-) -> Result<Json<Explanation>, Problem> {
+) -> Result<Json<Explained>, Problem> {
     let unknown = || Problem::from(Refusal::UnknownRecording { recording_id });
     let keys = shared.inspector.find(recording_id, user_id.as_deref()).await?;
     let key = match keys.as_slice() {
@@ -138,7 +148,9 @@ pub(super) async fn recording(
             return Err(Refusal::Ambiguous { recording_id, users }.into());
         }
     };
-    shared.inspector.explain(key).await?.map(Json).ok_or_else(unknown)
+    let explanation = shared.inspector.explain(key).await?.ok_or_else(unknown)?;
+    let trace_url_template = shared.trace_url_template.clone();
+    Ok(Json(Explained { explanation, trace_url_template }))
 }
 
 /// What came of an action so far

@@ -51,6 +51,8 @@ pub struct Admin {
     pub thresholds: Thresholds,
     /// Between two looks for the open pages.
     pub look_every: Duration,
+    /// Address of a trace, with `{trace_id}` where the id belongs: http or https.
+    pub trace_url_template: Option<String>,
 }
 
 /// What handlers share.
@@ -62,6 +64,7 @@ struct Parts {
     tokens: Tokens,
     thresholds: Thresholds,
     live: Live,
+    trace_url_template: Option<String>,
 }
 
 #[derive(OpenApi)]
@@ -107,9 +110,10 @@ pub async fn serve(
         let reason = "without tokens the API listens on a loopback address only";
         return Err(io::Error::new(io::ErrorKind::PermissionDenied, reason));
     }
-    let Admin { operator, inspector, tokens, thresholds, look_every } = admin;
+    let Admin { operator, inspector, tokens, thresholds, look_every, trace_url_template } = admin;
     let live = Live::new(stop.clone());
-    let shared = Arc::new(Parts { operator, inspector, tokens, thresholds, live });
+    let shared =
+        Arc::new(Parts { operator, inspector, tokens, thresholds, live, trace_url_template });
     let server =
         axum::serve(listener, router(shared.clone())).with_graceful_shutdown(until(stop.clone()));
     tokio::select! {

@@ -15,11 +15,13 @@ use axum::routing::get;
 use super::Shared;
 
 /// Path, type and content of each file. uPlot is as npm has it; its licence lies beside it.
-const FILES: [(&str, &str, &str); 8] = [
+const FILES: [(&str, &str, &str); 10] = [
     ("/", "text/html; charset=utf-8", include_str!("page/index.html")),
     ("/page/page.css", "text/css; charset=utf-8", include_str!("page/page.css")),
     ("/page/page.js", "text/javascript; charset=utf-8", include_str!("page/page.js")),
     ("/page/charts.js", "text/javascript; charset=utf-8", include_str!("page/charts.js")),
+    ("/page/explain.js", "text/javascript; charset=utf-8", include_str!("page/explain.js")),
+    ("/page/pages.js", "text/javascript; charset=utf-8", include_str!("page/pages.js")),
     ("/page/views.js", "text/javascript; charset=utf-8", include_str!("page/views.js")),
     ("/page/icon.svg", "image/svg+xml", include_str!("page/icon.svg")),
     (

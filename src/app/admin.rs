@@ -50,7 +50,14 @@ impl AdminServer {
             // With port 0, the system chooses one.
             let address = listener.local_addr().unwrap_or(args.listen);
             tracing::info!("the page is at http://{address}/{open}");
-            let admin = Admin { operator, inspector, tokens, thresholds, look_every: LOOK_EVERY };
+            let admin = Admin {
+                operator,
+                inspector,
+                tokens,
+                thresholds,
+                look_every: LOOK_EVERY,
+                trace_url_template: args.traces.trace_url_template.clone(),
+            };
             tasks.spawn(admin::serve(listener, admin, stopped));
         }
         Self { tasks, stop }

@@ -168,9 +168,10 @@ pub(super) async fn until_it_ends(
             }
             match store.task_counts_of(&model.name).await {
                 // A model that was replaced has no tasks either.
-                Ok(counts) if counts.open() == 0 => {
-                    return end_of_model(store, model).await.unwrap_or(End::Idle);
-                }
+                Ok(counts) if counts.open() == 0 => match store.recovers(&model.name).await {
+                    Ok(false) => return end_of_model(store, model).await.unwrap_or(End::Idle),
+                    Ok(true) | Err(_) => {}
+                },
                 Ok(_) | Err(Failure::DatabaseUnavailable { .. }) => {}
                 Err(failure) => return End::CannotGoOn(failure.to_string()),
             }

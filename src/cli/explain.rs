@@ -6,13 +6,10 @@ use anyhow::bail;
 
 use crate::cli::plain::on_one_line;
 use crate::cli::target::Target;
-use crate::config::{DatabaseArgs, ServiceArgs};
+use crate::config::{DatabaseArgs, ServiceArgs, TraceArgs};
 use crate::domain::recording::RecordingKey;
 use crate::domain::span::{from_secs, told};
 use crate::ports::inspector::{AttemptRecord, Explanation, Inspector};
-
-/// What stands for the trace in a template.
-const TRACE_ID: &str = "{trace_id}";
 
 /// Say why a recording is where it is: its state, attempts, chunks and cost, and what would move it.
 ///
@@ -30,10 +27,8 @@ pub(super) struct Args {
     #[arg(long, env = "EMBEDDING_RECOVERY_USER", value_name = "ID")]
     user: Option<String>,
 
-    /// Address of a trace, with `{trace_id}` where the id belongs
-    #[arg(long, env = "EMBEDDING_RECOVERY_TRACE_URL_TEMPLATE", value_name = "URL",
-          value_parser = parse_template)]
-    trace_url_template: Option<String>,
+    #[command(flatten)]
+    traces: TraceArgs,
 
     /// Print one JSON object
     #[arg(long, env = "EMBEDDING_RECOVERY_JSON")]
@@ -43,13 +38,6 @@ pub(super) struct Args {
     service: ServiceArgs,
 }
 
-fn parse_template(text: &str) -> Result<String, String> {
-    match text.contains(TRACE_ID) {
-        true => Ok(text.to_owned()),
-        false => Err(format!("it has no {TRACE_ID}, which the id of a trace takes the place of")),
-    }
-}
-
 pub(super) async fn run(database: &DatabaseArgs, args: &Args) -> anyhow::Result<ExitCode> {
     let target = Target::open(database, &args.service).await?;
     let explained = explain(target.inspector(), args).await;
@@ -57,7 +45,7 @@ pub(super) async fn run(database: &DatabaseArgs, args: &Args) -> anyhow::Result<
     let explanation = explained?;
     match args.json {
         true => println!("{}", serde_json::to_string(&explanation)?),
-        false => print(&explanation, args.trace_url_template.as_deref()),
+        false => print(&explanation, &args.traces),
     }
     Ok(ExitCode::SUCCESS)
 }
@@ -96,7 +84,7 @@ async fn the_one(
     }
 }
 
-fn print(told_of: &Explanation, template: Option<&str>) {
+fn print(told_of: &Explanation, traces: &TraceArgs) {
     let Explanation { user_id, recording_id, title, .. } = told_of;
     let title = on_one_line(title.as_deref().unwrap_or("untitled"));
     println!("recording {recording_id} of user {}: {title}", on_one_line(user_id));
@@ -124,7 +112,7 @@ fn print(told_of: &Explanation, template: Option<&str>) {
         told_of.tokens, told_of.chunks_reused
     );
     for attempt in &told_of.attempts {
-        println!("{}", line(attempt, template));
+        println!("{}", line(attempt, traces));
     }
 }
 
@@ -139,7 +127,7 @@ fn chunks(told_of: &Explanation) -> String {
     }
 }
 
-fn line(attempt: &AttemptRecord, template: Option<&str>) -> String {
+fn line(attempt: &AttemptRecord, traces: &TraceArgs) -> String {
     let took =
         attempt.took_secs.map_or("runs".into(), |secs| format!("took {}", told(from_secs(secs))));
     let mut line = format!(
@@ -152,10 +140,9 @@ fn line(attempt: &AttemptRecord, template: Option<&str>) -> String {
     if let Some(message) = &attempt.message {
         line += &format!("  {}", on_one_line(message));
     }
-    match (&attempt.trace_id, template) {
-        (Some(id), Some(template)) => line += &format!("  {}", template.replace(TRACE_ID, id)),
-        (Some(id), None) => line += &format!("  trace {id}"),
-        (None, _) => {}
+    if let Some(id) = &attempt.trace_id {
+        line += "  ";
+        line += &traces.url(id).unwrap_or_else(|| format!("trace {id}"));
     }
     line
 }

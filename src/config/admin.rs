@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use clap::Args;
 use secrecy::{ExposeSecret, SecretString};
 
-use super::ConfigError;
+use super::{ConfigError, TraceArgs};
 
 /// A shorter token could be guessed by trying.
 const TOKEN_BYTES_MIN: usize = 16;
@@ -73,6 +73,10 @@ pub struct AdminArgs {
         value_delimiter = ','
     )]
     read_token_files: Vec<PathBuf>,
+
+    /// What the page's links to traces are made of
+    #[command(flatten)]
+    pub traces: TraceArgs,
 }
 
 /// A token and whose it is.

@@ -95,6 +95,12 @@ pub enum Failure {
         /// What it said.
         message: String,
     },
+    /// The role may not do what a statement does (42501): a grant cures it, and then all goes on.
+    #[error("the database's role may not do this: {message}")]
+    DatabaseForbids {
+        /// What it may not do.
+        message: String,
+    },
     /// The database refuses a statement for a reason that waiting does not cure.
     #[error("the database refuses a statement: {message}")]
     DatabaseRefuses {
@@ -165,7 +171,8 @@ impl Failure {
             | Failure::BadAnswer { .. } => Fault::Provider,
             Failure::StatementTimeout
             | Failure::Collision
-            | Failure::DatabaseUnavailable { .. } => Fault::Database,
+            | Failure::DatabaseUnavailable { .. }
+            | Failure::DatabaseForbids { .. } => Fault::Database,
             Failure::ServiceUnavailable { .. }
             | Failure::ServiceRefuses { .. }
             | Failure::LeaseExpired
@@ -173,6 +180,11 @@ impl Failure {
             | Failure::Stalled { .. }
             | Failure::Shutdown => Fault::Ours,
         }
+    }
+
+    /// The database does nothing for anybody now, and will again: work waits with what it has.
+    pub fn is_outage(&self) -> bool {
+        matches!(self, Failure::DatabaseUnavailable { .. } | Failure::DatabaseForbids { .. })
     }
 
     /// A stable name for the kind of failure, stored as `failure_class` and used to group
@@ -195,6 +207,7 @@ impl Failure {
             Failure::StatementTimeout => "statement_timeout",
             Failure::Collision => "collision",
             Failure::DatabaseUnavailable { .. } => "database_unavailable",
+            Failure::DatabaseForbids { .. } => "database_forbids",
             Failure::DatabaseRefuses { .. } => "database_refuses",
             Failure::ServiceUnavailable { .. } => "service_unavailable",
             Failure::ServiceRefuses { .. } => "service_refuses",

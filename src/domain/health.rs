@@ -113,6 +113,8 @@ pub struct HealthFacts {
     pub workers: u64,
     /// Those of them that claim nothing for their provider's fault.
     pub provider_troubles: Vec<ProviderTrouble>,
+    /// Those of them whose work waits for a right in the database.
+    pub database_troubles: Vec<DatabaseTrouble>,
     /// What an administrator stopped.
     pub pauses: Vec<PausedPart>,
 }
@@ -126,6 +128,15 @@ pub struct ProviderTrouble {
     pub message: String,
     /// Until it is asked again.
     pub asked_in: Duration,
+}
+
+/// A process waits for a right in the database.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct DatabaseTrouble {
+    /// Where the process runs.
+    pub host: String,
+    /// What the database said.
+    pub message: String,
 }
 
 /// A part that an administrator stopped.

@@ -96,7 +96,8 @@ pub enum Settlement {
         /// Wait before the next recovery.
         after: Duration,
     },
-    /// `dead_letter` as before its recovery, for it was interrupted by what is not its fault.
+    /// What it was before its recovery, `dead_letter` but for one that was forced: it was interrupted
+    /// by what is not its fault.
     Postpone {
         /// Wait before the next recovery.
         after: Duration,
@@ -119,7 +120,7 @@ pub const CRASHES_ALONE_MAX: u32 = 2;
 
 /// Classes of failures ([`Failure::class`]) that are nobody's fault in the queue: [`settle`] gives the
 /// task back, until it was given back too often.
-pub const BLAMELESS_CLASSES: [&str; 8] = [
+pub const BLAMELESS_CLASSES: [&str; 9] = [
     "rate_limited",
     "quota_exhausted",
     "key_refused",
@@ -127,6 +128,7 @@ pub const BLAMELESS_CLASSES: [&str; 8] = [
     "bad_answer",
     "collision",
     "database_unavailable",
+    "database_forbids",
     "shutdown",
 ];
 /// A recovery that somebody else's fault interrupted is taken up again after this time.
@@ -235,6 +237,7 @@ mod tests {
             Failure::StatementTimeout,
             Failure::Collision,
             Failure::DatabaseUnavailable { message: message.clone() },
+            Failure::DatabaseForbids { message: message.clone() },
             Failure::DatabaseRefuses { message },
             Failure::LeaseExpired,
             Failure::LeaseLost,

@@ -98,6 +98,8 @@ pub struct Worker {
     pub provider_trouble: Option<String>,
     /// When it asks the provider again.
     pub provider_asked_at: Option<DateTime<Utc>>,
+    /// What it may not do in the database, where its work waits for a right.
+    pub database_trouble: Option<String>,
 }
 
 /// A part that an administrator stopped.

@@ -101,10 +101,15 @@ pub trait Runs: Send + Sync + 'static {
     /// Writes what came of a run. One that took nothing and that nobody asked for is forgotten.
     async fn end_run(&self, run_id: Uuid, result: &RunResult) -> Result<(), Failure>;
 
-    /// After failures that are all alike: withdraws what was asked for by now, and lets what was
-    /// recovered before wait for `after`, so that the next run does not go the same way. Returns how
-    /// many.
-    async fn hold_off(&self, model_name: &str, after: Duration) -> Result<u64, Failure>;
+    /// After failures that are all alike: of what failed before with this fingerprint, withdraws what
+    /// was asked for by now, and lets what was recovered before wait for `after`, so that the next run
+    /// does not go the same way. Returns how many.
+    async fn hold_off(
+        &self,
+        model_name: &str,
+        fingerprint: &str,
+        after: Duration,
+    ) -> Result<u64, Failure>;
 
     /// Begins a run of the main part that was asked for, if one was.
     async fn begin_main_run(&self, worker: Uuid) -> Result<Option<Uuid>, Failure>;

@@ -17,6 +17,8 @@ pub struct WorkerState {
     pub in_flight: u32,
     /// Why it claims nothing, where its provider is to blame.
     pub provider_trouble: Option<ProviderTrouble>,
+    /// What it may not do in the database, where its work waits for a right.
+    pub database_trouble: Option<String>,
 }
 
 /// Why the provider is not called, and until when.

@@ -5,7 +5,7 @@ use std::time::Duration;
 use sqlx::PgExecutor;
 use uuid::Uuid;
 
-use super::connection::Pool;
+use super::connection::{Pool, Session};
 use crate::domain::failure::Failure;
 use crate::domain::part::Part;
 use crate::domain::recording::RecordingKey;
@@ -25,6 +25,10 @@ pub(super) async fn claim(
         ClaimOf::Healthy(rows_max) => (rows_max, false),
         ClaimOf::Suspect => (1, true),
     };
+    let mut claiming = pool.begin().await?;
+    if alone {
+        one_claim_at_a_time(&mut claiming, worker).await?;
+    }
     let tasks = sqlx::query!(
         r#"with picked as (
                select id from embedding_queue
@@ -33,6 +37,8 @@ pub(super) async fn claim(
                  and (crashes > 0) = $3
                  -- Asked for: the recovery part's.
                  and recovery_requested is null and not is_paused('main')
+                 and not ($3 and exists (select from embedding_queue mine
+                                         where mine.worker_id = $1 and mine.status = 'processing'))
                order by claim_rank desc, created_at desc
                limit $2
                for update skip locked
@@ -71,8 +77,9 @@ pub(super) async fn claim(
         recoveries: row.recoveries as u32,
         afresh: row.afresh,
     })
-    .fetch_all(pool)
+    .fetch_all(&mut *claiming)
     .await?;
+    claiming.commit().await?;
     let outlook = sqlx::query!(
         r#"select coalesce(bool_or(crashes > 0 and coalesce(next_retry_at, '-infinity') <= now()), false) as "suspect_waits!",
                   -- What fell due between the two statements counts too, or it would wait for a tick.
@@ -90,6 +97,18 @@ pub(super) async fn claim(
         suspect_waits: outlook.suspect_waits,
         next_due: outlook.next_due_secs.map(|secs| Duration::from_secs_f64(secs.max(0.0))),
     })
+}
+
+/// Waits for a claim that another part of this worker makes, so that this one sees what came of it: a
+/// suspect runs alone only where neither begins something beside it.
+pub(super) async fn one_claim_at_a_time(
+    connection: &mut Session,
+    worker: Uuid,
+) -> Result<(), Failure> {
+    sqlx::query!("select pg_advisory_xact_lock(hashtextextended($1, 0))", worker.to_string())
+        .execute(connection)
+        .await?;
+    Ok(())
 }
 
 /// Moves the end of leases; an expired one that nobody claimed is still its holder's.
@@ -121,11 +140,11 @@ pub(super) async fn release_unknown(
     let released = sqlx::query_scalar!(
         r#"with task as (
                update embedding_queue set
-                   status = case when $3 = 'main' then 'pending' else 'dead_letter' end,
+                   status = case when $3 = 'main' then 'pending' else coalesce(recovered_from, 'dead_letter') end,
                    attempts = attempts - case when $3 = 'main' then 1 else 0 end,
-                   dead_letter_reason = case when $3 <> 'main' then coalesce(last_error, 'its recovery was interrupted') end,
+                   dead_letter_reason = case when $3 <> 'main' and coalesce(recovered_from, 'dead_letter') = 'dead_letter' then coalesce(last_error, 'its recovery was interrupted') end,
                    next_retry_at = case when $3 <> 'main' and not dead_letter_permanent then clock_timestamp() end,
-                   lease_token = null, lease_expires_at = null, locked_at = null, worker_id = null
+                   recovered_from = null, lease_token = null, lease_expires_at = null, locked_at = null, worker_id = null
                where worker_id = $1 and part = $3 and status = 'processing' and lease_token <> all($2)
                returning id
            ), attempt as (

@@ -44,6 +44,7 @@ pub(super) fn forbidden(error: &(dyn std::error::Error + 'static)) -> Option<Str
 fn from_sqlstate(code: &str, message: &str) -> Failure {
     let message = format!("{message} ({code})");
     match code {
+        FORBIDDEN => Failure::DatabaseForbids { message },
         "57014" => Failure::StatementTimeout,
         "40001" | "40P01" => Failure::Collision,
         // A row that chunks refer to is gone, and only the deletion of its call removes one.
@@ -72,7 +73,7 @@ mod tests {
     fn outages_are_the_databases_fault_and_refusals_are_not() {
         for code in [
             "08006", "28000", "28P01", "3D000", "53100", "53300", "55000", "57P01", "57P03",
-            "25006", "40001", "40P01",
+            "25006", "40001", "40P01", "42501",
         ] {
             assert_eq!(from_sqlstate(code, "m").fault(), Fault::Database, "{code}");
         }

@@ -178,6 +178,16 @@ impl PgStore {
         embedding_queue::counts(&self.pool, Some(model_name)).await
     }
 
+    /// True while dead letters of the model of this stored name are being recovered, or will be since
+    /// somebody asked for it: a run that is under way or wanted, or requests of single recordings that
+    /// no pause holds back. What is due by itself does not count.
+    ///
+    /// # Errors
+    /// The database's.
+    pub async fn recovers(&self, model_name: &str) -> Result<bool, Failure> {
+        recovery::is_pending(&self.pool, model_name).await
+    }
+
     /// The best chunks for a question, best first. Nothing where nothing was embedded.
     ///
     /// # Errors

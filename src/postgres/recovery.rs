@@ -6,7 +6,7 @@ use std::time::Duration;
 use uuid::Uuid;
 
 use super::connection::Pool;
-use super::runs;
+use super::{embedding_queue, runs};
 use crate::domain::failure::Failure;
 use crate::domain::part::Part;
 use crate::domain::recording::RecordingKey;
@@ -71,6 +71,26 @@ pub(super) async fn begin(
     Ok(Recovery { run: begun, next_due })
 }
 
+/// True where a run is under way in a process that is alive or waits for one, or recordings are asked
+/// for.
+pub(super) async fn is_pending(pool: &Pool, model_name: &str) -> Result<bool, Failure> {
+    let pending = sqlx::query_scalar!(
+        r#"select exists (select from runs r
+                          where r.part = 'recovery' and r.ended_at is null
+                            and (r.worker_id is null
+                                 or exists (select from workers w where w.id = r.worker_id
+                                              and w.alive_until > clock_timestamp())))
+                  or not is_paused('recovery') and exists (
+                      select from embedding_queue
+                      where coalesce(for_model, '') = tasks_of_model($1) and recovery_requested is not null)
+                  as "pending!""#,
+        model_name
+    )
+    .fetch_one(pool)
+    .await?;
+    Ok(pending)
+}
+
 /// Leases dead letters for a run. The row locks make every claim another's or ours, never both's.
 pub(super) async fn claim(
     pool: &Pool,
@@ -80,6 +100,8 @@ pub(super) async fn claim(
     rows_max: u32,
     lease: Duration,
 ) -> Result<Vec<Task>, Failure> {
+    let mut claiming = pool.begin().await?;
+    embedding_queue::one_claim_at_a_time(&mut claiming, worker).await?;
     let tasks = sqlx::query!(
         r#"with picked as (
                select id from embedding_queue
@@ -88,12 +110,15 @@ pub(super) async fn claim(
                       or not $3 and status = 'dead_letter' and not dead_letter_permanent)
                  and coalesce(next_retry_at, '-infinity') <= clock_timestamp()
                  and not is_paused('recovery')
+                 -- Nothing begins beside a suspect.
+                 and not exists (select from embedding_queue mine where mine.worker_id = $1
+                                   and mine.status = 'processing' and mine.claimed_alone)
                order by (recovery_requested is null), created_at, id
                limit $4
                for update skip locked
            ), taken as (
                update embedding_queue q
-               set status = 'processing', part = 'recovery', claimed_alone = false,
+               set status = 'processing', recovered_from = q.status, part = 'recovery', claimed_alone = false,
                    worker_id = $1, locked_at = clock_timestamp(), next_retry_at = null,
                    dead_letter_reason = null, lease_token = gen_random_uuid(),
                    lease_expires_at = clock_timestamp() + make_interval(secs => $5)
@@ -126,15 +151,18 @@ pub(super) async fn claim(
         recoveries: row.recoveries as u32,
         afresh: row.afresh,
     })
-    .fetch_all(pool)
+    .fetch_all(&mut *claiming)
     .await?;
+    claiming.commit().await?;
     Ok(tasks)
 }
 
-/// Withdraws requests, and lets what was recovered before wait: all would go the way of the first.
+/// Withdraws requests, and lets what was recovered before wait: what failed as the first did would do
+/// so again.
 pub(super) async fn hold_off(
     pool: &Pool,
     model_name: &str,
+    fingerprint: &str,
     after: Duration,
 ) -> Result<u64, Failure> {
     let held = sqlx::query!(
@@ -142,10 +170,12 @@ pub(super) async fn hold_off(
          set recovery_requested = null,
              next_retry_at = case when not dead_letter_permanent then clock_timestamp() + make_interval(secs => $2) end
          where coalesce(for_model, '') = tasks_of_model($1) and status in ('pending', 'failed', 'dead_letter')
+           and failure_fingerprint = $3
            and (recovery_requested is not null
                 or status = 'dead_letter' and part = 'recovery' and next_retry_at <= clock_timestamp())",
         model_name,
-        after.as_secs_f64()
+        after.as_secs_f64(),
+        fingerprint
     )
     .execute(pool)
     .await?;

@@ -75,7 +75,8 @@ pub(super) async fn settle(
     let settled = sqlx::query_scalar!(
         r#"with task as (
                update embedding_queue set
-                   status = case when dirty and $4 = 'dead_letter' then 'pending' else $4 end,
+                   status = case when $15 and recovered_from <> 'dead_letter' then recovered_from
+                                 when dirty and $4 = 'dead_letter' then 'pending' else $4 end,
                    attempts = case when dirty and $4 = 'dead_letter' then 0
                                    else attempts - case when $6 then 1 else 0 end end,
                    releases = releases + case when $7 then 1 else 0 end,
@@ -83,16 +84,19 @@ pub(super) async fn settle(
                    crashes_alone = crashes_alone + case when $8 and claimed_alone then 1 else 0 end,
                    recoveries = case when dirty and $4 = 'dead_letter' then 0
                                      else recoveries + case when $14 then 1 else 0 end end,
-                   next_retry_at = case when (dirty and $4 = 'dead_letter') or ($15 and dead_letter_permanent) then null
+                   next_retry_at = case when $15 and recovered_from <> 'dead_letter'
+                                            then clock_timestamp() + make_interval(secs => $5)
+                                        when (dirty and $4 = 'dead_letter') or ($15 and dead_letter_permanent) then null
                                         else clock_timestamp() + make_interval(secs => $5) end,
                    last_error = case when $15 then coalesce(last_error, $9) else $9 end,
                    failure_class = case when $15 then coalesce(failure_class, $10) else $10 end,
                    failure_fingerprint = case when $15 then coalesce(failure_fingerprint, $11) else $11 end,
                    dead_letter_reason = case when $4 = 'dead_letter' and not dirty
+                                              and not ($15 and coalesce(recovered_from, $4) <> 'dead_letter')
                                              then case when $15 then coalesce(last_error, $9) else $9 end end,
                    dead_letter_permanent = ($12 or ($15 and dead_letter_permanent)) and not dirty,
                    recovery_requested = case when part = 'main' or $15 then recovery_requested end,
-                   dirty = false, lease_token = null, lease_expires_at = null,
+                   recovered_from = null, dirty = false, lease_token = null, lease_expires_at = null,
                    locked_at = null, worker_id = null
                where id = $1 and lease_token = $2 and status = 'processing'
                  and (not $8 or lease_expires_at < clock_timestamp())

@@ -200,8 +200,13 @@ impl Runs for PgStore {
         runs::end(&self.pool, run_id, result).await
     }
 
-    async fn hold_off(&self, model_name: &str, after: Duration) -> Result<u64, Failure> {
-        recovery::hold_off(&self.pool, model_name, after).await
+    async fn hold_off(
+        &self,
+        model_name: &str,
+        fingerprint: &str,
+        after: Duration,
+    ) -> Result<u64, Failure> {
+        recovery::hold_off(&self.pool, model_name, fingerprint, after).await
     }
 
     async fn begin_main_run(&self, worker: Uuid) -> Result<Option<Uuid>, Failure> {

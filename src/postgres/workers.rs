@@ -25,14 +25,15 @@ pub(super) async fn heartbeat(
                    for update skip locked)
            ), renewed as (
                insert into workers (id, host, version, model, alive_until, slots, in_flight,
-                                    provider_trouble, provider_asked_at)
+                                    provider_trouble, provider_asked_at, database_trouble)
                values ($1, $2, $3, $4, clock_timestamp() + make_interval(secs => $5), $6, $7,
-                       $8, clock_timestamp() + make_interval(secs => $9))
+                       $8, clock_timestamp() + make_interval(secs => $9), $10)
                on conflict (id) do update set
                    model = excluded.model, alive_until = excluded.alive_until,
                    slots = excluded.slots, in_flight = excluded.in_flight,
                    provider_trouble = excluded.provider_trouble,
-                   provider_asked_at = excluded.provider_asked_at
+                   provider_asked_at = excluded.provider_asked_at,
+                   database_trouble = excluded.database_trouble
            )
            select count(*) + 1 as "alive!" from workers
            where id <> $1 and model = $4 and alive_until > clock_timestamp()"#,
@@ -46,6 +47,7 @@ pub(super) async fn heartbeat(
         trouble.map(|trouble| trouble.reason.as_str()),
         // No time makes no interval, and so no moment.
         trouble.map(|trouble| trouble.asked_after.as_secs_f64()) as Option<f64>,
+        worker.database_trouble.as_deref(),
     )
     .fetch_one(pool)
     .await?;

@@ -76,6 +76,7 @@ async fn without_tokens_only_a_loopback_address_is_listened_on() {
         tokens: Tokens::default(),
         thresholds: Default::default(),
         look_every: Duration::from_secs(1),
+        trace_url_template: None,
     };
     let (_stop, stopped) = watch::channel(false);
     let served = within_deadline("refusal", admin::serve(listener, admin, stopped)).await;

@@ -1,7 +1,7 @@
 //! What is read, and what is said where it cannot be.
 
 use embedding_recovery::domain::failure::Failure;
-use embedding_recovery::ports::inspector::{ActionState, DeadLetters, Explanation};
+use embedding_recovery::ports::inspector::{ActionState, DeadLetter, DeadLetters, Explanation};
 use serde_json::{Value, json};
 
 use super::Api;
@@ -13,7 +13,7 @@ pub(super) fn away() -> Failure {
     Failure::DatabaseUnavailable { message: "connection refused".into() }
 }
 
-fn explanation(user_id: &str, recording_id: i64) -> Explanation {
+pub(super) fn explanation(user_id: &str, recording_id: i64) -> Explanation {
     Explanation {
         user_id: user_id.into(),
         recording_id,
@@ -55,8 +55,9 @@ async fn the_queue_is_told_as_the_inspector_sees_it() {
 #[tokio::test]
 async fn dead_letters_are_paged_and_filtered_by_cause() {
     let api = Api::open().await;
+    let row = DeadLetter { fingerprint: "a: b".into(), ..dead_letter(7, "Review") };
     api.operations.state().dead_letters =
-        DeadLetters { total: 1, groups: Vec::new(), rows: vec![dead_letter(7, "Review")] };
+        DeadLetters { total: 41, groups: Vec::new(), rows: vec![row; 41] };
     let page = api
         .get("/v1/dead-letters?fingerprint=a%3A%20b&user_id=ada&recording_id=7&limit=20&offset=40")
         .await;

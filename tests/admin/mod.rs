@@ -2,6 +2,7 @@
 
 mod access;
 mod actions;
+mod explaining;
 mod looks;
 mod page;
 
@@ -18,6 +19,7 @@ use tokio::sync::watch;
 use crate::fakes::operations::FakeOperations;
 
 const ADMIN_TOKEN: &str = "admin-token-of-a-test";
+const TRACES: &str = "https://traces.example/{trace_id}";
 const READ_TOKEN: &str = "read-token-of-a-test";
 
 /// A running API, gone when dropped.
@@ -62,6 +64,7 @@ impl Api {
             tokens,
             thresholds: Default::default(),
             look_every: Duration::from_millis(50),
+            trace_url_template: Some(TRACES.into()),
         };
         tokio::spawn(admin::serve(listener, admin, stopped));
         let client = Client::builder().no_proxy().build().unwrap();

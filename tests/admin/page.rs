@@ -12,7 +12,7 @@ use crate::harness::browser::Browser;
 use crate::harness::eventually;
 
 /// A service with something of everything.
-fn busy(operations: &FakeOperations) {
+pub(super) fn busy(operations: &FakeOperations) {
     let now = Utc::now();
     let worker_id = Uuid::from_u128(7);
     let mut overview = Overview {
@@ -43,6 +43,7 @@ fn busy(operations: &FakeOperations) {
         slots: 10,
         in_flight: 3,
         provider_trouble: trouble.map(Into::into),
+        database_trouble: None,
         provider_asked_at: trouble.map(|_| now + Duration::seconds(48)),
     };
     overview.workers = vec![

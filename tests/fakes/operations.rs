@@ -121,7 +121,13 @@ impl Inspector for FakeOperations {
     async fn dead_letters(&self, query: &DeadLetterQuery) -> Result<DeadLetters, Failure> {
         self.look(|state| {
             state.queries.push(query.clone());
-            state.dead_letters.clone()
+            let fits = |row: &&DeadLetter| {
+                query.fingerprint.as_ref().is_none_or(|wanted| *wanted == row.fingerprint)
+            };
+            let DeadLetters { total, groups, rows } = &state.dead_letters;
+            let rows = rows.iter().filter(fits).skip(query.offset as usize);
+            let rows = rows.take(query.limit as usize).cloned().collect();
+            DeadLetters { total: *total, groups: groups.clone(), rows }
         })
     }
 

@@ -125,7 +125,7 @@ impl FaultyStore {
     ) -> Result<T, Failure> {
         let Some(fault) = self.next_fault(operation) else {
             let result = work.await;
-            if matches!(result, Err(Failure::DatabaseUnavailable { .. })) {
+            if result.as_ref().is_err_and(Failure::is_outage) {
                 self.unavailable.send_modify(|count| *count += 1);
             }
             return result;
@@ -185,7 +185,7 @@ Runs {
     begin_recovery(worker: Uuid, model_name: &str, occasion: Occasion) -> Recovery;
     claim_recovery(worker: Uuid, model_name: &str, run: &RecoveryRun, rows_max: u32, lease: Duration) -> Vec<Task>;
     end_run(run_id: Uuid, result: &RunResult) -> ();
-    hold_off(model_name: &str, after: Duration) -> u64;
+    hold_off(model_name: &str, fingerprint: &str, after: Duration) -> u64;
     begin_main_run(worker: Uuid) -> Option<Uuid>;
     note_main_tick(worker: Uuid, enqueued: u64) -> ();
 }

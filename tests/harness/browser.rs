@@ -27,6 +27,8 @@ impl Browser {
             println!("skipped: chromedriver is not installed");
             return None;
         };
+        // For the requests below; fails only where another test was first.
+        let _ = rustls::crypto::ring::default_provider().install_default();
         let port = port_of(&mut driver);
         let profile = tempfile::tempdir().unwrap();
         let mut args: Vec<String> = [
@@ -95,6 +97,17 @@ impl Browser {
         let entries = log["value"].as_array().expect("the log");
         let bad = |entry: &&Value| matches!(entry["level"].as_str(), Some("SEVERE" | "WARNING"));
         entries.iter().filter(bad).map(|entry| entry["message"].to_string()).collect()
+    }
+
+    /// A command of Chromium's own.
+    pub async fn chromium(&self, command: &str, params: Value) -> Value {
+        let session = self.client.session_id().await.unwrap().unwrap();
+        let url = format!("{}/session/{session}/goog/cdp/execute", self.driver_url);
+        let client = reqwest::Client::builder().no_proxy().build().unwrap();
+        let body = json!({ "cmd": command, "params": params });
+        let answer = client.post(url).json(&body).send().await.unwrap();
+        let mut answer: Value = answer.json().await.unwrap();
+        answer["value"].take()
     }
 
     /// Closes the window and ends the driver.

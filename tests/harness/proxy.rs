@@ -9,6 +9,8 @@ use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream, UnixStream};
 use tokio::sync::watch;
 
+use super::TestDatabase;
+
 /// What the network does.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Weather {
@@ -66,6 +68,29 @@ impl Proxy {
     /// New connections lead there.
     pub fn lead_to(&self, upstream: Upstream) {
         *self.upstream.lock().unwrap() = upstream;
+    }
+}
+
+impl TestDatabase {
+    /// A network of its own to this database, and the URL that leads through it.
+    pub async fn behind_proxy(&self) -> (Proxy, String) {
+        let options = self.pool.connect_options();
+        let port = options.get_port();
+        let upstream = match options.get_socket() {
+            Some(directory) => Upstream::Unix(directory.join(format!(".s.PGSQL.{port}"))),
+            None => Upstream::Tcp(
+                tokio::net::lookup_host((options.get_host(), port)).await.unwrap().next().unwrap(),
+            ),
+        };
+        let proxy = Proxy::start(upstream).await;
+        let own: url::Url = self.url.parse().unwrap();
+        let mut url: url::Url = "postgres://x/".parse().unwrap();
+        url.set_host(Some("127.0.0.1")).unwrap();
+        url.set_port(Some(proxy.address.port())).unwrap();
+        url.set_username(own.username()).unwrap();
+        url.set_password(own.password()).unwrap();
+        url.set_path(own.path());
+        (proxy, url.to_string())
     }
 }
 

@@ -1,5 +1,5 @@
-//! What a real server says while it is full, read-only, without a connection to spare, or refuses the login:
-//! nothing is claimed and nothing counted, and all goes on where it stopped.
+//! What a real server says while it is full, read-only, without a connection to spare, refuses the login, or
+//! forbids what the program does: nothing is claimed and nothing counted, and all goes on where it stopped.
 
 use embedding_recovery::postgres::PgStore;
 
@@ -15,7 +15,7 @@ struct State {
 }
 
 /// Each closes the connections that there are, as a failover or an administrator does.
-const STATES: [State; 5] = [
+const STATES: [State; 6] = [
     State {
         name: "53100, disk full",
         begin: "create function full_disk() returns trigger language plpgsql as $$ begin
@@ -52,6 +52,11 @@ const STATES: [State; 5] = [
         begin: "alter role {role} password 'rotated'",
         end: "alter role {role} password 'test'",
     },
+    State {
+        name: "42501, a right taken away",
+        begin: "revoke update on embedding_queue from {role}; revoke insert on transcript_chunks from {role}",
+        end: "grant update on embedding_queue to {role}; grant insert on transcript_chunks to {role}",
+    },
 ];
 
 const TERMINATE: &str = "; select pg_terminate_backend(pid) from pg_stat_activity
@@ -85,6 +90,10 @@ async fn pauses_and_goes_on(state: &State) {
     for recording_id in [1, 2] {
         assert_eq!(scene.attempts(recording_id).await, ["running"], "{}", state.name);
     }
+    if state.name.starts_with("42501") {
+        let told = "select count(*) = 1 from workers where database_trouble like '%permission denied for table%'";
+        scene.database.wait_until(told).await;
+    }
     scene.database.execute(&named(&format!("{}{TERMINATE}", state.end))).await;
     scene.database.wait_until_settled(&tree).await;
     for recording_id in [1, 2, 3] {
@@ -95,7 +104,7 @@ async fn pauses_and_goes_on(state: &State) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_server_that_is_full_read_only_or_crowded_or_refuses_the_login_stops_the_claims_and_counts_nothing()
+async fn a_server_that_is_full_read_only_or_crowded_or_refuses_the_login_or_a_right_stops_the_claims_and_counts_nothing()
  {
     for state in &STATES {
         println!("{}", state.name);

@@ -95,6 +95,29 @@ async fn a_request_is_left_to_the_service_that_is_alive_and_found_by_it() {
     assert_eq!(end_of(service).await.code, Some(0));
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn a_service_that_is_to_end_when_idle_first_does_the_recoveries_that_are_asked_for() {
+    let (database, fake) = two_dead_letters().await;
+    // As after an interruption: asked for, and to be taken up in a while.
+    database
+        .execute(
+            "with asked as (insert into admin_actions (requested_by, action, recordings)
+                            values ('ann', 'recover_many', 2) returning id)
+             update embedding_queue set recovery_requested = asked.id,
+                    next_retry_at = clock_timestamp() + interval '3 seconds'
+             from asked where status = 'dead_letter'",
+        )
+        .await;
+    let served = run(&mut serve(&database, &fake, &["--exit-when-idle"])).await;
+    assert_eq!(served.stdout, "done: 3 completed, 0 dead letters, 0 open\n", "{served:?}");
+    // What a pause holds back is not waited for.
+    database.execute("insert into pauses (part, by) values ('recovery', 'ann')").await;
+    let forced = command(&database, &fake, &["run", "recovery"]).await;
+    assert_eq!(forced.code, Some(1), "{forced:?}");
+    let served = run(&mut serve(&database, &fake, &["--exit-when-idle"])).await;
+    assert_eq!(served.code, Some(0), "{served:?}");
+}
+
 /// Where a service has its page, and the rest of what it logs, which must be kept to be read.
 pub(super) async fn page_of(service: &mut Child) -> (String, Lines<BufReader<ChildStderr>>) {
     let mut log = BufReader::new(service.stderr.take().unwrap()).lines();

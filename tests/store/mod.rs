@@ -12,6 +12,7 @@ mod jobs;
 mod model;
 mod notify;
 mod reconcile;
+mod recovering;
 mod reembed;
 mod replaced;
 mod schema;

@@ -14,6 +14,7 @@ fn worker(model_name: &str) -> WorkerState {
         slots: 10,
         in_flight: 3,
         provider_trouble: None,
+        database_trouble: None,
     }
 }
 

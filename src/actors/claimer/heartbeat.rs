@@ -24,15 +24,18 @@ impl ClaimerState {
             reason: trouble.failure.to_string(),
             asked_after: trouble.asked_at.saturating_duration_since(Instant::now()),
         });
+        let every = arguments.lease / RENEWALS_PER_LEASE;
         let worker = WorkerState {
             id: arguments.worker_id,
             model_name: arguments.model_name.clone(),
             slots: arguments.slots,
             in_flight: self.held.tokens.len() as u32,
             provider_trouble: trouble,
+            // Whoever waits for a right asks for it again more often than this.
+            database_trouble: arguments.outages.forbidden_within(every),
         };
         let heartbeat = arguments.store.heartbeat(&worker, arguments.lease);
-        match answered_within(arguments.lease / RENEWALS_PER_LEASE, heartbeat).await {
+        match answered_within(every, heartbeat).await {
             Ok(replicas) => arguments.embedder.share(replicas),
             Err(failure) => {
                 arguments.outages.note(&failure);

@@ -84,7 +84,7 @@ impl Run {
                 self.result.failed += 1;
                 let first = self.canary.get_or_insert_with(|| fingerprint.clone());
                 self.alike &= *first == fingerprint;
-                if self.failed_alike() {
+                if self.failed_alike().is_some() {
                     let reason = format!("the first {CANARIES} failed alike: {fingerprint}");
                     self.result.stopped_because = Some(reason);
                 }
@@ -97,9 +97,10 @@ impl Run {
         self.result.stopped_because.get_or_insert_with(|| reason.into());
     }
 
-    /// It was stopped, because all its failures are alike.
-    pub(super) fn failed_alike(&self) -> bool {
-        self.alike && self.result.failed == CANARIES && self.result.completed == 0
+    /// The fingerprint of its failures, where it was stopped because all of them have it.
+    pub(super) fn failed_alike(&self) -> Option<&str> {
+        let alike = self.alike && self.result.failed == CANARIES && self.result.completed == 0;
+        self.canary.as_deref().filter(|_| alike)
     }
 
     /// Nothing is in flight and nothing more will be claimed, where slots are free.
@@ -155,7 +156,7 @@ mod tests {
                 run.ended(token, ending);
             }
             assert!(run.is_over());
-            assert_eq!((run.calls_for_another(), run.failed_alike()), (another, false));
+            assert_eq!((run.calls_for_another(), run.failed_alike()), (another, None));
         }
     }
 
@@ -186,7 +187,7 @@ mod tests {
                 let token = take(&mut run, number);
                 run.ended(token, ending);
             }
-            assert!(!run.failed_alike());
+            assert_eq!(run.failed_alike(), None);
             assert_eq!(run.result().stopped_because, None);
         }
     }

@@ -61,9 +61,10 @@
     snapshot = null;
     drawn.clear();
     for (const place of document.querySelectorAll("[data-view]")) place.replaceChildren();
-    $("board").hidden = true;
+    pages.close();
+    explain.close();
+    for (const id of ["board", "seek", "forget"]) $(id).hidden = true;
     $("gate").hidden = false;
-    $("forget").hidden = true;
     if (refused) $("gate-text").textContent = "That token is not known here. Try another one.";
     link("trouble", "No token");
     trouble("");
@@ -73,12 +74,13 @@
   function show(next) {
     snapshot = next;
     $("gate").hidden = true;
-    $("board").hidden = false;
+    for (const id of ["board", "seek"]) $(id).hidden = false;
     $("forget").hidden = !token();
     link("live", "Live");
     trouble("");
     draw();
     charts.show(next.history);
+    pages.refresh();
   }
 
   // ---- the stream
@@ -144,20 +146,42 @@
 
   // ---- what is done
 
-  async function send(method, path, body) {
+  // An answer, or a problem with a title and a detail; neither where a token is asked for.
+  async function call(method, path, body) {
     try {
       const json = body && { "content-type": "application/json" };
       const response = await fetch(path, { method, headers: { ...headers(), ...json }, body: body && JSON.stringify(body) });
       const text = await response.text();
       const answer = text ? JSON.parse(text) : {};
-      if (response.status === 401) gate(token() !== null);
-      if (response.ok) return answer;
-      say(`${answer.title}: ${answer.detail}`);
+      if (response.status === 401) {
+        gate(token() !== null);
+        return {};
+      }
+      return response.ok ? { answer } : { problem: answer };
     } catch {
-      say("The service does not answer; nothing was asked for.");
+      return { problem: { title: "No answer", detail: "The service does not answer" } };
     }
-    return null;
   }
+
+  async function send(method, path, body) {
+    const { answer, problem } = await call(method, path, body);
+    if (problem) say(`${problem.title}: ${problem.detail}`);
+    return answer ?? null;
+  }
+
+  // Several users hold a recording of this number: asks for one of them.
+  function choose(problem, chosen) {
+    const dialog = $("whose");
+    $("whose-text").textContent = `${views.many(problem.users.length, "user")} hold a recording of this number.`;
+    $("whose-users").replaceChildren(...problem.users.map((user) =>
+      views.h("button", { type: "submit", value: user, class: "quiet" }, user)));
+    dialog.returnValue = "";
+    dialog.showModal();
+    dialog.addEventListener("close", () => { if (dialog.returnValue) chosen(dialog.returnValue); }, { once: true });
+  }
+  const api = { read: (path) => call("GET", path), say, choose };
+
+  const pages = paging(api, () => draw());
 
   function ask(key) {
     asked.set(key, Date.now());
@@ -186,9 +210,20 @@
   }
 
   const acts = {
+    page: pages.of,
+    turn: pages.turn,
+    explain: (row, key) => explain.show(api, row, key),
     asked: (key) => Date.now() - (asked.get(key) ?? 0) < ASKED_MS,
     async recover(row, node) {
-      const answer = await send("POST", `/v1/recordings/${row.recording_id}/recover`, { user_id: row.user_id });
+      const path = `/v1/recordings/${row.recording_id}/recover`;
+      const body = { user_id: row.user_id };
+      let { answer, problem } = await call("POST", path, body);
+      if (problem?.again_at) {
+        const text = "It was tried within the last hour. Has its cause gone since?";
+        if (!await sure(`Try ${row.title || row.recording_id} again already?`, text, "Try again")) return;
+        ({ answer, problem } = await call("POST", path, { ...body, force: true }));
+      }
+      if (problem) say(`${problem.title}: ${problem.detail}`);
       if (!answer) return;
       say(`${row.title || row.recording_id}: ${answer.done}`);
       ask(node.dataset.key);
@@ -228,6 +263,10 @@
     $("token").value = "";
     link("connecting", "Connecting");
     follow();
+  });
+  $("seek").addEventListener("submit", (event) => {
+    event.preventDefault();
+    explain.show(api, { recording_id: $("seek-id").value.trim() }, null);
   });
   $("forget").addEventListener("click", () => {
     sessionStorage.removeItem(TOKEN);

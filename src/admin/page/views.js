@@ -40,17 +40,29 @@ const views = (() => {
   }
 
   // `key` names the button over redraws: for the focus, and for what was asked already.
-  function button(label, key, act, { quiet = false, name, asked } = {}) {
-    const press = (event) => { if (!asked) act(event.currentTarget); };
+  function button(label, key, act, { quiet = false, name, asked, off } = {}) {
+    const press = (event) => { if (!asked && !off) act(event.currentTarget); };
     return h("button", {
-      type: "button", class: quiet && "quiet", "data-key": key, "aria-label": name, "aria-disabled": asked ? "true" : null, onclick: press,
+      type: "button", class: quiet && "quiet", "data-key": key, "aria-label": name, "aria-disabled": asked || off ? "true" : null, onclick: press,
     }, asked ? "Asked for" : label);
   }
+
+  // A sentence with commands between backquotes, as the service writes them.
+  const marked = (text) => text.replace(/^[a-z]/, (first) => first.toUpperCase()).split("`")
+    .map((piece, index) => (index % 2 ? h("code", {}, piece) : piece));
+  // When recovery takes something by itself: what is due is taken at its next tick.
+  const again = (at) => (Date.parse(at) > Date.now() ? ["tried again ", time(at)] : "due for recovery");
 
   const called = (row) => row.title || `Recording ${row.recording_id}`;
   const named = (row) => `${row.recording_id} of ${row.user_id}`;
   const wait = (count) => `${number(count)} ${count === 1 ? "waits" : "wait"} for a person`;
   const share = ({ tried, succeeded }) => (tried ? `${Math.round((100 * succeeded) / tried)} % of ${number(tried)}` : "none tried");
+
+  // The name of a recording, which explains it.
+  function title(row, place, acts) {
+    const key = `explain-${place}-${row.recording_id}-${row.user_id}`;
+    return h("button", { type: "button", class: "name", "data-key": key, title: "Why is it here?", onclick: () => acts.explain(row, key) }, called(row));
+  }
 
   function queue({ overview, health }) {
     const { tasks } = overview;
@@ -60,7 +72,7 @@ const views = (() => {
     const findings = health?.findings ?? [];
     return [
       findings.length > 0 && h("ul", { class: "findings" }, findings.map((finding) =>
-        h("li", { class: finding.state }, h("strong", {}, `${finding.state === "critical" ? "Critical" : "Warning"}: `), finding.what, " ", h("span", { class: "action" }, finding.action)))),
+        h("li", { class: finding.state }, h("strong", {}, `${finding.state === "critical" ? "Critical" : "Warning"}: `), `${finding.what}. `, h("span", { class: "action" }, marked(finding.action))))),
       h("dl", { class: "numbers" },
         cell("Pending", tasks.pending, oldest != null && `oldest waits ${duration(oldest)}`),
         cell("Processing", tasks.processing),
@@ -119,8 +131,10 @@ const views = (() => {
     ];
   }
 
-  function cause(group, rows, acts) {
+  function cause(group, listed, acts) {
     const key = `cause-${group.fingerprint}`;
+    const paged = acts.page(group.fingerprint);
+    const rows = paged?.rows ?? listed;
     const next = group.next_attempt_at;
     return h("div", { class: "cause" },
       h("div", { class: "cause-head" },
@@ -128,33 +142,50 @@ const views = (() => {
           h("h3", {}, group.example),
           h("p", { class: "soft" }, many(group.count, "recording"),
             group.oldest_at ? [", the oldest died ", time(group.oldest_at)] : "",
-            next ? [", the next is tried ", time(next)] : "",
+            next ? [", the next is ", again(next)] : "",
             group.permanent > 0 ? `, ${wait(group.permanent)}` : "")),
         (group.count > 1 || rows.length === 0) && button(`Recover these ${number(group.count)}`, key, (node) => acts.recoverMany(group.fingerprint, group.count, node), { name: `Recover these ${group.count}: ${group.example}`, asked: acts.asked(key) })),
-      h("ul", { class: "rows" }, rows.map((row) => deadLetter(row, acts))));
+      h("ul", { class: "rows" }, rows.map((row) => deadLetter(row, acts))),
+      pager(group, rows, paged, acts));
+  }
+
+  // The first look has the oldest of all causes; the rest of a cause is read a page at a time.
+  function pager(group, rows, paged, acts) {
+    const { fingerprint, count, example } = group;
+    if (!paged) {
+      return rows.length < count && h("p", { class: "pager" },
+        h("span", { class: "soft" }, `${number(rows.length)} of ${number(count)} shown`),
+        button("Page through all", `page-${fingerprint}`, () => acts.turn(fingerprint, 0), { quiet: true, name: `Page through all ${count}: ${example}` }));
+    }
+    const { offset, size } = paged;
+    const turn = (label, key, to, there) => button(label, `page-${key}-${fingerprint}`, () => acts.turn(fingerprint, to), { quiet: true, name: `${label} page: ${example}`, off: !there });
+    return h("p", { class: "pager" },
+      h("span", { class: "soft", role: "status" }, rows.length ? `${number(offset + 1)} to ${number(offset + rows.length)} of ${number(count)}` : "None on this page"),
+      turn("Previous", "back", Math.max(offset - size, 0), offset > 0),
+      turn("Next", "on", offset + size, offset + size < count));
   }
 
   function deadLetter(row, acts) {
     const key = `${row.recording_id}-${row.user_id}`;
     return h("li", {},
       h("div", { class: "grow tall" },
-        h("span", {}, called(row)),
+        title(row, "dead", acts),
         h("span", { class: "soft" }, `${named(row)}, ${many(row.segment_count, "segment")}, ${many(row.attempts, "attempt")}`,
           row.recoveries ? ` and ${many(row.recoveries, "recovery", "recoveries")}` : "",
           row.chunks ? `, ${number(row.chunks_stored)} of ${many(row.chunks, "chunk")} stored` : "",
-          row.permanent ? h("span", { class: "warn" }, ", waits for a person") : row.next_attempt_at ? [", tried again ", time(row.next_attempt_at)] : "")),
+          row.permanent ? h("span", { class: "warn" }, ", waits for a person") : row.next_attempt_at ? [", ", again(row.next_attempt_at)] : "")),
       h("div", { class: "buttons" },
         button("Discard", `discard-${key}`, (node) => acts.discard(row, node), { quiet: true, name: `Discard ${called(row)}, ${named(row)}` }),
         button("Recover", `recover-${key}`, (node) => acts.recover(row, node), { quiet: true, name: `Recover ${called(row)}, ${named(row)}`, asked: acts.asked(`recover-${key}`) })));
   }
 
-  function flight({ overview }) {
+  function flight({ overview }, acts) {
     if (overview.in_flight.length === 0) return h("p", { class: "empty" }, "Nothing is being worked on.");
     return h("ul", { class: "rows" }, overview.in_flight.map((row) => {
       const known = row.chunks != null;
       return h("li", {},
         h("div", { class: "grow tall" },
-          h("span", {}, called(row)),
+          title(row, "flight", acts),
           h("span", { class: "soft" }, `${named(row)}, attempt ${row.attempt}${row.part === "recovery" ? " by recovery" : ""}, for ${duration(row.running_secs)}`)),
         h("div", { class: "meter" },
           h("progress", { max: known ? Math.max(row.chunks, 1) : null, value: known ? row.chunks_stored ?? 0 : null, "aria-label": `Chunks of ${called(row)}` }),
@@ -171,7 +202,9 @@ const views = (() => {
   }
 
   function workers({ overview }) {
-    const state = (worker) => worker.provider_trouble
+    const state = (worker) => worker.database_trouble
+      ? h("span", { class: "bad" }, "Waits: ", worker.database_trouble)
+      : worker.provider_trouble
       ? h("span", { class: "bad" }, "Claims nothing: ", worker.provider_trouble, worker.provider_asked_at ? [", asks again ", time(worker.provider_asked_at)] : "")
       : "Provider answers";
     const rows = overview.workers.map((worker) =>
@@ -192,5 +225,5 @@ const views = (() => {
     return table(["Asked for", "By", "Tasks#", "Done#", "Dead#"], rows, "No job yet.");
   }
 
-  return { all: { queue, parts, dead, flight, workers, runs, jobs }, tick, many };
+  return { all: { queue, parts, dead, flight, workers, runs, jobs }, tick, h, number, many, duration, time, table, called };
 })();

@@ -185,7 +185,7 @@ fn workers(page: &mut String, look: &Look) -> std::fmt::Result {
             worker.slots,
             since(look, worker.started_at)
         )?;
-        match &worker.provider_trouble {
+        match worker.provider_trouble.as_ref().or(worker.database_trouble.as_ref()) {
             Some(trouble) => writeln!(page, "; claims nothing: {}", on_one_line(trouble))?,
             None => writeln!(page)?,
         }

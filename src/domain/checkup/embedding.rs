@@ -91,6 +91,7 @@ fn way_out(failure: &Failure) -> String {
         | Failure::StatementTimeout
         | Failure::Collision
         | Failure::DatabaseUnavailable { .. }
+        | Failure::DatabaseForbids { .. }
         | Failure::DatabaseRefuses { .. }
         | Failure::ServiceUnavailable { .. }
         | Failure::ServiceRefuses { .. }

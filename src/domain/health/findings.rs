@@ -8,6 +8,7 @@ pub(super) fn all(facts: &HealthFacts, thresholds: &Thresholds) -> Vec<HealthFin
     let mut findings = Vec::new();
     findings.extend(nobody_works(facts));
     findings.extend(provider(facts));
+    findings.extend(database(facts));
     findings.extend(idle(facts, thresholds));
     findings.extend(dead_letters(facts, thresholds));
     findings.extend(wait_for_a_person(facts));
@@ -43,6 +44,17 @@ fn provider(facts: &HealthFacts) -> Vec<HealthFinding> {
             .into(),
     };
     facts.provider_troubles.iter().map(finding).collect()
+}
+
+fn database(facts: &HealthFacts) -> Vec<HealthFinding> {
+    let finding = |trouble: &super::DatabaseTrouble| HealthFinding {
+        state: HealthState::Critical,
+        what: format!("the worker on {} waits: {}", trouble.host, trouble.message),
+        action: "grant its role that right, on every table of the schema if in doubt; it goes on \
+                 within seconds, and no attempt is used meanwhile"
+            .into(),
+    };
+    facts.database_troubles.iter().map(finding).collect()
 }
 
 fn idle(facts: &HealthFacts, thresholds: &Thresholds) -> Option<HealthFinding> {

@@ -3,7 +3,7 @@
 use chrono::{DateTime, Utc};
 
 use super::Overview;
-use crate::domain::health::{HealthFacts, PausedPart, ProviderTrouble};
+use crate::domain::health::{DatabaseTrouble, HealthFacts, PausedPart, ProviderTrouble};
 use crate::domain::span::from_secs;
 
 impl Overview {
@@ -20,6 +20,12 @@ impl Overview {
                 asked_in: span(self.at, worker.provider_asked_at?),
             })
         });
+        let forbidden = self.workers.iter().filter_map(|worker| {
+            Some(DatabaseTrouble {
+                host: worker.host.clone(),
+                message: worker.database_trouble.clone()?,
+            })
+        });
         HealthFacts {
             dead_letters: self.tasks.dead_letter,
             dead_letters_permanent: self.dead_letters_permanent,
@@ -29,6 +35,7 @@ impl Overview {
             oldest_unfinished: oldest,
             workers: self.workers.len() as u64,
             provider_troubles: troubles.collect(),
+            database_troubles: forbidden.collect(),
             pauses: self
                 .pauses
                 .iter()

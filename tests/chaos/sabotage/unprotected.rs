@@ -141,7 +141,7 @@ runs! {
     begin_recovery(worker: Uuid, model_name: &str, occasion: Occasion) -> Recovery;
     claim_recovery(worker: Uuid, model_name: &str, run: &RecoveryRun, rows_max: u32, lease: Duration) -> Vec<Task>;
     end_run(run_id: Uuid, result: &RunResult) -> ();
-    hold_off(model_name: &str, after: Duration) -> u64;
+    hold_off(model_name: &str, fingerprint: &str, after: Duration) -> u64;
     begin_main_run(worker: Uuid) -> Option<Uuid>;
     note_main_tick(worker: Uuid, enqueued: u64) -> ();
 }

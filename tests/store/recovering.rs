@@ -1,0 +1,120 @@
+//! Recoveries in the queue's own words: what a forced one goes back to, and whom a run that failed holds
+//! off.
+
+use std::time::Duration;
+
+use embedding_recovery::domain::failure::Failure;
+use embedding_recovery::domain::task::Settlement;
+use embedding_recovery::ports::operator::{Operator, RecoverRecording};
+use embedding_recovery::ports::{ClaimOf, Occasion, Runs, Store};
+use uuid::Uuid;
+
+use super::*;
+
+const MINUTE: Duration = Duration::from_secs(60);
+
+async fn force(database: &TestDatabase, recording_id: i64) {
+    let requested_by = "ann".into();
+    let request = RecoverRecording { recording_id, user_id: None, force: true, requested_by };
+    database.store.recover(request).await.unwrap();
+}
+
+/// Begins a run and claims what it may.
+async fn recover(database: &TestDatabase) -> Vec<Task> {
+    recover_by(database, Uuid::new_v4()).await
+}
+
+async fn recover_by(database: &TestDatabase, worker: Uuid) -> Vec<Task> {
+    let store = &database.store;
+    let begun = store.begin_recovery(worker, MODEL, Occasion::Look).await.unwrap();
+    let run = begun.run.expect("a run");
+    store.claim_recovery(worker, MODEL, &run, 10, LEASE).await.unwrap()
+}
+
+#[tokio::test]
+async fn a_forced_recovery_that_is_interrupted_leaves_the_task_in_the_state_that_it_had() {
+    let database = database().await;
+    database.import(&[call(1, &["a"]), call(2, &["b"])]).await;
+    let first = claim(&database, ClaimOf::Healthy(2)).await.into_iter();
+    for task in first {
+        let (failure, settlement) = match task.key.recording_id {
+            1 => (Failure::Shutdown, Settlement::Release { counted: false }),
+            _ => (Failure::Panicked, Settlement::Retry { after: MINUTE * 10 }),
+        };
+        assert!(database.store.settle(&task.lease, &failure, &settlement).await.unwrap());
+    }
+    for recording_id in [1, 2] {
+        force(&database, recording_id).await;
+    }
+    let states =
+        "select string_agg(concat_ws(' ', recording_id, status, attempts, dead_letter_reason), ', '
+                                    order by recording_id) from embedding_queue";
+    let interrupted = Failure::ProviderUnavailable { message: "503".into() };
+    for round in 0..2 {
+        let tasks = recover(&database).await;
+        assert_eq!(tasks.len(), 2, "round {round}");
+        for task in &tasks {
+            let postponed = Settlement::Postpone { after: MINUTE, counted: true };
+            assert!(database.store.settle(&task.lease, &interrupted, &postponed).await.unwrap());
+        }
+        assert_eq!(text(&database, states).await, "1 pending 0, 2 failed 1");
+        let asked = "select count(*) from embedding_queue where recovery_requested is not null
+                       and next_retry_at between now() + interval '50 s' and now() + interval '60 s'";
+        assert_eq!(number(&database, asked).await, 2, "they are still asked for");
+        database.execute("update embedding_queue set next_retry_at = now()").await;
+    }
+    // The same where the answer to a claim was lost.
+    let tasks = recover(&database).await;
+    let worker = "select worker_id::text from embedding_queue limit 1";
+    let worker: Uuid = text(&database, worker).await.parse().unwrap();
+    let part = embedding_recovery::domain::part::Part::Recovery;
+    assert_eq!(database.store.release_unknown(worker, part, &[]).await, Ok(tasks.len() as u64));
+    assert_eq!(text(&database, states).await, "1 pending 0, 2 failed 1");
+    assert_sound(&database).await;
+}
+
+#[tokio::test]
+async fn a_run_that_failed_alike_holds_off_those_of_its_cause_and_no_others() {
+    let database = database().await;
+    database.import(&[call(1, &["a"]), call(2, &["b"])]).await;
+    let alike = Failure::ProviderRejectsItem { message: "status 500".into() };
+    for task in claim(&database, ClaimOf::Healthy(2)).await {
+        let failure =
+            if task.key.recording_id == 1 { alike.clone() } else { Failure::StatementTimeout };
+        let dead = Settlement::DeadLetter { permanent: false };
+        assert!(database.store.settle(&task.lease, &failure, &dead).await.unwrap());
+    }
+    for recording_id in [1, 2] {
+        force(&database, recording_id).await;
+    }
+    let held = database.store.hold_off(MODEL, &alike.fingerprint(), MINUTE).await;
+    assert_eq!(held, Ok(1));
+    let asked = "select string_agg(recording_id::text, ',') from embedding_queue where recovery_requested is not null";
+    assert_eq!(text(&database, asked).await, "2");
+    assert_eq!(recover(&database).await.len(), 1);
+}
+
+#[tokio::test]
+async fn nothing_is_recovered_beside_a_suspect_and_no_suspect_is_claimed_beside_a_recovery() {
+    let database = database().await;
+    database.import(&[call(1, &["a"])]).await;
+    let task = claim_one(&database).await;
+    expire(&database, &task).await;
+    let retry = Settlement::Retry { after: Duration::ZERO };
+    let lost = Failure::LeaseExpired;
+    assert!(database.store.settle(&task.lease, &lost, &retry).await.unwrap());
+    database.import(&[call(2, &["b"])]).await;
+    force(&database, 2).await;
+    let worker = Uuid::new_v4();
+    let suspects = async || {
+        let claimed = database.store.claim(worker, MODEL, ClaimOf::Suspect, LEASE).await;
+        claimed.unwrap().tasks
+    };
+    let suspect = suspects().await.remove(0);
+    assert!(recover_by(&database, worker).await.is_empty(), "a recovery began beside a suspect");
+    assert!(database.store.settle(&suspect.lease, &Failure::Panicked, &retry).await.unwrap());
+    assert_eq!(recover_by(&database, worker).await.len(), 1);
+    assert!(suspects().await.is_empty(), "a suspect was claimed beside a recovery");
+    // Another worker is another process.
+    assert_eq!(claim(&database, ClaimOf::Suspect).await.len(), 1);
+}
