@@ -168,10 +168,12 @@ pub(super) async fn until_it_ends(
             }
             match store.task_counts_of(&model.name).await {
                 // A model that was replaced has no tasks either.
-                Ok(counts) if counts.open() == 0 => match store.recovers(&model.name).await {
-                    Ok(false) => return end_of_model(store, model).await.unwrap_or(End::Idle),
-                    Ok(true) | Err(_) => {}
-                },
+                Ok(counts) if counts.open() == 0 => {
+                    // What is not answered now is asked again.
+                    if store.recovers(&model.name).await == Ok(false) {
+                        return end_of_model(store, model).await.unwrap_or(End::Idle);
+                    }
+                }
                 Ok(_) | Err(Failure::DatabaseUnavailable { .. }) => {}
                 Err(failure) => return End::CannotGoOn(failure.to_string()),
             }

@@ -25,7 +25,7 @@ pub(super) struct Args {
 /// The settings of the service, which `config` and `doctor` tell.
 #[derive(Debug, clap::Args)]
 pub(super) struct Settings {
-    /// End when every task is completed or dead, after waiting out retries and others' leases
+    /// End when every task is completed or dead, after waiting out retries, recoveries that are asked for and others' leases
     #[arg(long, env = "EMBEDDING_RECOVERY_EXIT_WHEN_IDLE")]
     exit_when_idle: bool,
 

@@ -50,7 +50,7 @@ async fn a_click_explains_a_recording_and_escape_leads_back_to_where_it_was() {
         "the next recovery",
         "embedding-recovery recover 8801442",
         "62 of 190 chunks stored, 0 searchable",
-        "31,000 tokens",
+        "31,000 tokens by attempts that completed",
         "a statement ran into <b>statement_timeout</b>",
     ] {
         browser.shows("#why", text).await;

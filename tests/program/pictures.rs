@@ -34,17 +34,18 @@ const TITLES: [&str; 14] = [
     "Customer council",
 ];
 
-/// Attempts spread over the last six hours, as a day's work would be, and each as long as its number
+/// The work spread over the last six hours, as a day's would be, and each attempt as long as its number
 /// of chunks would take.
 const SPREAD: &str = "
     delete from history;
     update embedding_attempts a set
         started_at = t.ended_at - make_interval(secs => 4 + 2.5 * coalesce(a.chunks, 6) + t.place % 7),
         ended_at = t.ended_at
-    from (select id, place, now() - interval '45 seconds' - interval '350 minutes'
-                 * power((place - 1)::float8 / count, 1.0 + 0.25 * sin(place)) as ended_at
-          from (select id, row_number() over (order by md5(id::text)) as place,
-                       count(*) over () as count from embedding_attempts) numbered) t
+    from (select id, place, now() - interval '45 seconds' - (4 - number) * interval '100 seconds'
+                 - interval '340 minutes' * power((place - 1)::float8 / max(place) over (),
+                                                  1.0 + 0.25 * sin(place)) as ended_at
+          from (select id, number, dense_rank() over (order by md5(task_id::text)) as place
+                from embedding_attempts) ranked) t
     where a.id = t.id";
 
 /// Ends when the page was drawn twice.
@@ -115,12 +116,12 @@ async fn the_dashboard_is_drawn_for_the_readme() {
 }
 
 async fn picture(browser: &Browser, name: &str, scheme: &str, (width, height): (u32, u32)) {
+    browser.chromium("Emulation.setScrollbarsHidden", json!({ "hidden": true })).await;
     let media = json!({ "features": [{ "name": "prefers-color-scheme", "value": scheme }] });
     browser.chromium("Emulation.setEmulatedMedia", media).await;
     let size =
         json!({ "width": width, "height": height, "deviceScaleFactor": 1, "mobile": width < 500 });
     browser.chromium("Emulation.setDeviceMetricsOverride", size).await;
-    browser.chromium("Emulation.setScrollbarsHidden", json!({ "hidden": true })).await;
     // The charts follow the window's size and the scheme with the next look.
     browser.client.execute_async(NEXT_FRAMES, Vec::new()).await.unwrap();
     let shot = browser.chromium("Page.captureScreenshot", json!({ "format": "png" })).await;

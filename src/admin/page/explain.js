@@ -63,7 +63,7 @@ const explain = (() => {
       told.way_out && fact("What moves it", h("code", {}, told.way_out)),
       told.last_error && fact("Last error", told.last_error),
       told.worker_id && fact("Held by", `worker ${told.worker_id}`, told.lease_ends_at && [", its lease ends ", time(told.lease_ends_at)]),
-      told.next_attempt_at && fact("Tried next", time(told.next_attempt_at)),
+      told.next_attempt_at && fact("Tried next", Date.parse(told.next_attempt_at) > Date.now() ? time(told.next_attempt_at) : "it is due"),
       fact("Chunks",
         building && [
           h("progress", { max: told.chunks, value: told.chunks_stored, "aria-label": "Chunks stored" }),
@@ -71,7 +71,7 @@ const explain = (() => {
         ],
         `${number(told.chunks_searchable)} searchable`),
       fact("Transcript", many(told.segment_count, "segment"), told.segments_skipped > 0 && `, ${number(told.segments_skipped)} without text skipped`),
-      fact("Paid", many(told.tokens, "token"), `; ${many(told.chunks_reused, "chunk")} found stored and not paid for again`));
+      fact("Paid", many(told.tokens, "token"), ` by attempts that completed; ${many(told.chunks_reused, "chunk")} found stored and not paid for again`));
   }
 
   function history(attempts, template) {
