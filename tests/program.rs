@@ -16,6 +16,8 @@ mod recovering;
 mod reembedding;
 mod searching;
 mod serving;
+mod starting;
+mod stopping;
 mod traces;
 
 use std::path::Path;
