@@ -8,7 +8,9 @@ mod following;
 mod import_files;
 mod imports;
 mod killed;
+mod migrating;
 mod monitoring;
+mod once;
 mod pooled;
 mod proxies;
 mod real_servers;
@@ -19,6 +21,7 @@ mod serving;
 mod starting;
 mod stopping;
 mod traces;
+mod upgrading;
 
 use std::path::Path;
 

@@ -69,11 +69,6 @@ impl Service {
         .await;
     }
 
-    /// What it logged.
-    pub fn log(&self) -> String {
-        self.log.lock().unwrap().clone()
-    }
-
     /// Sends a signal by name.
     pub async fn signal(&self, name: &str) {
         signal(&self.child, name).await;
