@@ -10,6 +10,7 @@ mod imports;
 mod killed;
 mod monitoring;
 mod pooled;
+mod probing;
 mod proxies;
 mod real_servers;
 mod recovering;
