@@ -12,6 +12,7 @@ mod migrating;
 mod monitoring;
 mod once;
 mod pooled;
+mod probing;
 mod proxies;
 mod real_servers;
 mod recovering;

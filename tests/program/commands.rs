@@ -4,7 +4,7 @@ use super::{calls_file, meeting};
 use crate::harness::TestDatabase;
 use crate::harness::program::{program, run};
 
-const EVERY_COMMAND: [&str; 21] = [
+const EVERY_COMMAND: [&str; 22] = [
     "demo",
     "migrate",
     "import",
@@ -22,6 +22,7 @@ const EVERY_COMMAND: [&str; 21] = [
     "resume",
     "discard",
     "verify",
+    "probe",
     "doctor",
     "config",
     "completions",
