@@ -3,8 +3,10 @@
 
 mod checkers;
 mod image;
+mod kubelet;
 mod manifests;
 mod objects;
+mod rehearsal;
 mod rules;
 mod settings;
 mod workflows;

@@ -13,12 +13,28 @@ use super::{eventually, within_deadline};
 /// A probe that takes longer has failed, as the Deployment says.
 const PROBE_TIMEOUT: Duration = Duration::from_secs(3);
 
+/// Where the probes of a service are.
+#[derive(Clone)]
+pub struct Probes {
+    address: String,
+    client: reqwest::Client,
+}
+
+impl Probes {
+    /// Status and body of a probe; 0 where nobody answers.
+    pub async fn ask(&self, path: &str) -> (u16, String) {
+        match self.client.get(format!("{}{path}", self.address)).send().await {
+            Ok(answer) => (answer.status().as_u16(), answer.text().await.unwrap_or_default()),
+            Err(error) => (0, error.to_string()),
+        }
+    }
+}
+
 /// A service and where its probes are.
 pub struct Service {
     pub child: Child,
-    probes: String,
+    pub probes: Probes,
     log: Arc<Mutex<String>>,
-    client: reqwest::Client,
 }
 
 impl Service {
@@ -28,34 +44,33 @@ impl Service {
         let _ = rustls::crypto::ring::default_provider().install_default();
         let mut child = command.spawn().unwrap();
         let log = Arc::new(Mutex::new(String::new()));
-        let (told, mut probes) = watch::channel(None);
+        let (told, mut address) = watch::channel(None);
         let mut lines = BufReader::new(child.stderr.take().unwrap()).lines();
         let kept = log.clone();
         // Read to the end: a full pipe would hold the service up.
         tokio::spawn(async move {
             while let Ok(Some(line)) = lines.next_line().await {
-                if let Some((_, rest)) = line.split_once("the probes are at ") {
-                    let address = rest.split("/livez").next().unwrap_or_default();
-                    told.send_replace(Some(address.to_owned()));
+                if let Some((_, at)) = line.split_once(" are at http://")
+                    && line.contains("probes")
+                {
+                    let host = at.split('/').next().unwrap_or_default();
+                    told.send_replace(Some(format!("http://{host}")));
                 }
                 let mut kept = kept.lock().unwrap();
                 kept.push_str(&line);
                 kept.push('\n');
             }
         });
-        let found = within_deadline("the probes", probes.wait_for(Option::is_some)).await;
-        let probes = found.map(|found| found.clone().unwrap());
-        let probes = probes.unwrap_or_else(|_| panic!("it ended: {}", log.lock().unwrap()));
+        let found = within_deadline("the probes", address.wait_for(Option::is_some)).await;
+        let address = found.map(|found| found.clone().unwrap());
+        let address = address.unwrap_or_else(|_| panic!("it ended: {}", log.lock().unwrap()));
         let client = reqwest::Client::builder().no_proxy().timeout(PROBE_TIMEOUT).build().unwrap();
-        Self { child, probes, log, client }
+        Self { child, probes: Probes { address, client }, log }
     }
 
     /// Status and body of a probe; 0 where nobody answers.
     pub async fn probe(&self, path: &str) -> (u16, String) {
-        match self.client.get(format!("{}{path}", self.probes)).send().await {
-            Ok(answer) => (answer.status().as_u16(), answer.text().await.unwrap_or_default()),
-            Err(error) => (0, error.to_string()),
-        }
+        self.probes.ask(path).await
     }
 
     /// Waits until `/readyz` answers so, with this in its body.

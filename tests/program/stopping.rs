@@ -127,4 +127,4 @@ async fn told_to_stop_while_the_database_is_away_it_exits_0_in_bounded_time() {
 }
 
 /// Time that a stop may take after its grace period: to release, to sign off, to count and to close.
-const STOP_TIME_MAX: Duration = Duration::from_secs(20);
+const STOP_TIME_MAX: Duration = Duration::from_secs(25);
