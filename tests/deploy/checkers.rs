@@ -98,10 +98,10 @@ fn checkov_finds_nothing_but_what_is_left_out_for_a_reason() {
 }
 
 #[test]
-fn checkov_refuses_a_root_a_writable_file_system_and_an_image_that_runs_as_root() {
+fn checkov_refuses_more_rights_a_writable_file_system_and_an_image_that_runs_as_root() {
     let Some(yaml) = rendered("demo") else { return };
     for (name, text, told) in [
-        ("rendered.yaml", yaml.replace("runAsNonRoot: true", "runAsNonRoot: false"), "CKV_K8S_23"),
+        ("rendered.yaml", yaml.replace("Escalation: false", "Escalation: true"), "CKV_K8S_20"),
         (
             "rendered.yaml",
             yaml.replace("readOnlyRootFilesystem: true", "readOnlyRootFilesystem: false"),

@@ -3,6 +3,7 @@
 
 mod checkers;
 mod image;
+mod laptop;
 mod manifests;
 mod objects;
 mod rules;
