@@ -2,9 +2,7 @@
 
 use serde_json::Value;
 
-use super::rules::{
-    of_kind, pods, pods_are_restricted, ports, references, selectors, volumes,
-};
+use super::rules::{of_kind, pods, pods_are_restricted, ports, references, selectors, volumes};
 use super::{OVERLAYS, at, parsed, rendered, rendered_folder, root, tool};
 
 /// What must be there before production is applied; the README says how it gets there.
@@ -36,14 +34,15 @@ fn broken(objects: &[Value], provided: &[(&str, &[&str])]) -> Vec<String> {
 
 /// Pods that could be killed while they finish what they have.
 fn stopping(objects: &[Value]) -> Vec<String> {
-    let grace = of_kind(objects, "ConfigMap")
-        .find_map(|map| at(map, "/data/EMBEDDING_RECOVERY_GRACE_SECS").as_str()?.parse::<u64>().ok());
+    let grace = of_kind(objects, "ConfigMap").find_map(|map| {
+        at(map, "/data/EMBEDDING_RECOVERY_GRACE_SECS").as_str()?.parse::<u64>().ok()
+    });
     let Some(grace) = grace else { return vec!["no ConfigMap says the grace".into()] };
     let mut broken = Vec::new();
     for pods in pods(objects) {
-        let hooks = pods.containers().filter_map(|container| {
-            at(container, "/lifecycle/preStop/sleep/seconds").as_u64()
-        });
+        let hooks = pods
+            .containers()
+            .filter_map(|container| at(container, "/lifecycle/preStop/sleep/seconds").as_u64());
         let Some(hook) = hooks.max() else { continue };
         let needed = hook + grace + CLOSING_SECS;
         let given = at(pods.spec, "/terminationGracePeriodSeconds").as_u64().unwrap_or(30);
@@ -139,21 +138,24 @@ fn the_readme_says_how_the_secrets_come_to_be_there() {
 fn every_rule_finds_what_breaks_it() {
     let Some(good) = rendered("demo") else { return };
     for (from, to, told) in [
-        ("component: service\n    app", "component: servce\n    app", "selects no pod"),
-        ("    app.kubernetes.io/component: service\n    app.kubernetes.io/name: embedding-recovery\n---",
-         "    app.kubernetes.io/name: embedding-recovery\n---", "pods of 2 owners"),
+        (
+            "selector:\n    app.kubernetes.io/component: service",
+            "selector:\n    app.kubernetes.io/component: servce",
+            "selects no pod",
+        ),
+        ("selector:\n    app.kubernetes.io/component: service\n", "selector:\n", "of 2 owners"),
         ("targetPort: probes", "targetPort: prbes", "names a port \"prbes\""),
         ("port: probes", "port: health", "names a port \"health\""),
-        ("mountPath: /tmp\n          name: temporary", "mountPath: /tmp\n          name: temp", "volume temp "),
-        ("serviceAccountName: embedding-recovery", "serviceAccountName: default", "no ServiceAccount/default"),
-        ("key: password\n              name: postgres-", "key: word\n              name: postgres-", "has no word"),
+        ("name: temporary", "name: temp", "volume temp "),
+        ("serviceAccountName: embedding-recovery", "serviceAccountName: a", "no ServiceAccount/a"),
+        ("key: password", "key: word", "Secret/postgres has no word"),
         ("name: embedding-recovery-settings-", "name: settings-", "there is no ConfigMap"),
         ("key: url", "key: uri", "has no uri"),
         ("runAsNonRoot: true", "runAsNonRoot: false", "runAsNonRoot is false"),
-        ("readOnlyRootFilesystem: true", "readOnlyRootFilesystem: false", "readOnlyRootFilesystem"),
+        ("readOnlyRootFilesystem: true", "readOnlyRootFilesystem: false", "readOnlyRoot"),
         ("enableServiceLinks: false", "enableServiceLinks: true", "enableServiceLinks"),
-        ("terminationGracePeriodSeconds: 75", "terminationGracePeriodSeconds: 45", "is killed after 45 s"),
-        ("EMBEDDING_RECOVERY_GRACE_SECS: \"30\"", "EMBEDDING_RECOVERY_GRACE_SECS: \"300\"", "needs 335"),
+        ("PeriodSeconds: 75", "PeriodSeconds: 45", "is killed after 45 s"),
+        ("GRACE_SECS: \"30\"", "GRACE_SECS: \"300\"", "needs 335"),
     ] {
         assert!(good.contains(from), "the demo has no {from}");
         let found = broken(&parsed(&good.replacen(from, to, 1)), &[]);

@@ -4,6 +4,7 @@
 mod checkers;
 mod image;
 mod kubelet;
+mod laptop;
 mod manifests;
 mod objects;
 mod rehearsal;

@@ -76,8 +76,8 @@ spec:
 ";
     assert_eq!(mistakes(&parsed(good)[0]), [""; 0]);
     for (from, to, told) in [
-        ("selector:", "selectors:", "spec.selectors does not exist"),
-        ("port: 8080", "port: 8080, target: 1", "target does not exist"),
+        ("selector:", "selectors:", ".selectors does not exist"),
+        ("port: 8080", "port: 8080, target: 1", ".target does not exist"),
         ("port: 8080", "port: http", "invalid type"),
         ("kind: Service", "kind: Servce", "nobody here knows Servce"),
         ("apiVersion: v1", "apiVersion: v2", "nobody here knows Service of v2"),

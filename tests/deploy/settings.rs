@@ -17,7 +17,9 @@ pub fn environments(objects: &[Value]) -> BTreeMap<String, (Vec<String>, BTreeMa
     let mut found = BTreeMap::new();
     for pods in pods(objects) {
         let ours = pods.containers().filter(|container| {
-            at(container, "/image").as_str().is_some_and(|image| image.contains("embedding-recovery"))
+            at(container, "/image")
+                .as_str()
+                .is_some_and(|image| image.contains("embedding-recovery"))
         });
         for container in ours {
             let mut variables = BTreeMap::new();
@@ -50,8 +52,8 @@ async fn refused(args: &[String], variables: &BTreeMap<String, String>) -> Optio
         return Some(known.stderr);
     }
     let reference = run(&mut program(&["config", "--markdown"])).await.stdout;
-    // Those of OpenTelemetry are a standard of their own, which the exporter reads.
-    let ours = variables.keys().filter(|variable| !variable.starts_with("OTEL_EXPORTER_OTLP_"));
+    // Those of OpenTelemetry are a standard of their own.
+    let ours = variables.keys().filter(|variable| !variable.starts_with("OTEL_"));
     let mut unknown =
         ours.filter(|variable| !reference.contains(&format!("| `{}` |", variable.as_str())));
     if let Some(variable) = unknown.next() {
