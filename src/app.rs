@@ -9,6 +9,11 @@ mod recover;
 mod reembed;
 mod search;
 mod serve;
+mod stop;
+mod vitals;
+mod waiting;
+
+use std::time::Duration;
 
 use anyhow::Context;
 
@@ -24,6 +29,11 @@ pub use recover::{recover, wait_for_action};
 pub use reembed::{Reembedded, Step, cancel_reembedding, reembed};
 pub use search::{Found, search};
 pub use serve::{Ended, serve};
+pub use stop::StopSignal;
+pub use vitals::ServiceVitals;
+
+/// Time for connections to be closed well.
+const CLOSE_TIME: Duration = Duration::from_secs(2);
 
 /// The database, and the server behind it where it is the program's own.
 pub struct Database {
@@ -87,7 +97,8 @@ impl Database {
     /// # Errors
     /// The server does not stop.
     pub async fn close(self) -> anyhow::Result<()> {
-        self.store.close().await;
+        // A database that is away does not say goodbye.
+        let _ = tokio::time::timeout(CLOSE_TIME, self.store.close()).await;
         if let Some(server) = self.embedded {
             server.stop_if_last().await?;
         }

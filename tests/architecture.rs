@@ -1,6 +1,7 @@
 //! The rules of the house: who may import whom, where each crate is at home, and what every file of
 //! `src/` is like. The sources are read as text; each finding names its file and line.
 
+mod migrations;
 mod rules;
 mod source;
 
@@ -83,6 +84,11 @@ const HOMES: &[(&str, &[&str])] = &[
 /// The crates of the domain: none does IO, reads a clock or throws dice by itself.
 const DOMAIN_CRATES: &[&str] = &["chrono", "serde", "uuid", "sha2", "text_splitter", "thiserror"];
 
+/// Who decides when something is due. They are given spans of time, and the database adds its own clock:
+/// replicas whose clocks differ by minutes decide alike.
+const CLOCKLESS: &[&str] =
+    &["src/domain/", "src/ports/", "src/actors/", "src/postgres/", "src/admin/", "src/app/"];
+
 /// Lines of a file of `src/`.
 const LINES_MAX: usize = 350;
 
@@ -108,6 +114,11 @@ fn each_crate_stays_at_home() {
     for (name, _) in HOMES {
         assert!(dependencies.contains(&(*name).to_owned()), "{name} is no dependency any more");
     }
+}
+
+#[test]
+fn nothing_is_decided_by_the_clock_of_a_replica() {
+    assert_none(&rules::wall_clock(&source::all(), CLOCKLESS));
 }
 
 #[test]
@@ -154,6 +165,13 @@ fn every_rule_finds_what_breaks_it() {
     let dependencies = ["rand", "chrono", "tokio"].map(String::from);
     let places = said(rules::domain(&[domain], &dependencies, DOMAIN_CRATES));
     assert_eq!(places, (1..=7).map(|line| format!("src/domain/bad.rs:{line}")).collect::<Vec<_>>());
+
+    let skewed = Source::new(
+        "src/actors/bad.rs",
+        "fn a() { chrono::Utc::now(); }\nuse std::time::SystemTime;\nfn b() { Local::now(); }\nfn c() { Utc::now_utc(); }\nfn d() { Instant::now(); }\n",
+    );
+    let places = said(rules::wall_clock(&[skewed], CLOCKLESS));
+    assert_eq!(places, (1..=3).map(|line| format!("src/actors/bad.rs:{line}")).collect::<Vec<_>>());
 
     let stray =
         Source::new("src/import/bad.rs", "\nfn f() -> anyhow::Result<()> { sqlx::query(\"\") }\n");

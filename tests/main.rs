@@ -6,6 +6,7 @@ mod admin;
 mod architecture;
 mod chaos;
 mod chunking;
+mod deploy;
 mod embedded;
 mod fakes;
 mod harness;

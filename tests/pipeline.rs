@@ -10,6 +10,7 @@ mod operating;
 mod own_faults;
 mod panics;
 mod provider_faults;
+mod pulse;
 mod recovery;
 mod request_sizes;
 pub mod scene;

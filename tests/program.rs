@@ -8,10 +8,13 @@ mod following;
 mod import_files;
 mod imports;
 mod killed;
+mod migrating;
 mod monitoring;
+mod once;
 mod page;
 mod pictures;
 mod pooled;
+mod probing;
 mod proxies;
 mod real_servers;
 mod recovering;
@@ -19,7 +22,10 @@ mod reembedding;
 mod remote;
 mod searching;
 mod serving;
+mod starting;
+mod stopping;
 mod traces;
+mod upgrading;
 
 use std::path::Path;
 

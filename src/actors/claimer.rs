@@ -13,6 +13,7 @@ use tokio::task::JoinHandle;
 use uuid::Uuid;
 
 use super::patience::{Outages, answered_within};
+use super::pulse::Renewal;
 use super::supervisor::SupervisorMessage;
 use crate::domain::failure::Failure;
 use crate::domain::part::Part;
@@ -66,6 +67,8 @@ pub(super) struct ClaimerArguments {
     pub(super) lease: Duration,
     /// Told until when all leases of this process surely hold, by the local clock.
     pub(super) leased_until: watch::Sender<Instant>,
+    /// Told how each renewal went.
+    pub(super) renewed: watch::Sender<Renewal>,
 }
 
 /// What a new incarnation takes over from the one before.
@@ -137,10 +140,7 @@ impl Actor for Claimer {
     ) -> Result<(), ActorProcessingErr> {
         match message {
             ClaimerMessage::Poll => state.poll(&myself).await,
-            ClaimerMessage::Renew => {
-                // Side by side: one that hangs must not keep the other from being in time.
-                tokio::join!(state.renew(), state.report());
-            }
+            ClaimerMessage::Renew => state.renew_all().await,
             ClaimerMessage::Started { tokens, alone } => {
                 state.held.tokens.extend(tokens);
                 state.held.alone |= alone;
@@ -150,8 +150,8 @@ impl Actor for Claimer {
                 state.held.tokens.extend(tokens.iter().copied());
                 state.held.recovering.extend(tokens);
                 if first {
-                    // Nothing of this process was sure to hold until now.
-                    state.renew().await;
+                    // Nothing of this process was sure to hold until now. What fails is tried again.
+                    let _ = state.renew().await;
                 }
             }
             ClaimerMessage::Doubt => {
@@ -166,12 +166,12 @@ impl Actor for Claimer {
             }
             ClaimerMessage::Pause(trouble) => {
                 state.held.trouble = Some(trouble);
-                state.report().await;
+                let _ = state.report().await;
             }
             ClaimerMessage::Resume => {
                 state.held.trouble = None;
                 state.poll(&myself).await;
-                state.report().await;
+                let _ = state.report().await;
             }
             ClaimerMessage::Drain => {
                 state.held.draining = true;
@@ -278,28 +278,5 @@ impl ClaimerState {
             timer.abort();
         }
         self.next_poll = Some(myself.send_after(after, || ClaimerMessage::Poll));
-    }
-
-    /// Renews first after an outage too: an expired lease that nobody took is still ours. The local
-    /// deadline counts from before the renewal was sent.
-    async fn renew(&self) {
-        if self.held.tokens.is_empty() {
-            return;
-        }
-        let tokens: Vec<Uuid> = self.held.tokens.iter().copied().collect();
-        let asked = Instant::now();
-        let arguments = &self.arguments;
-        let renewal = arguments.store.renew(&tokens, arguments.lease);
-        match answered_within(arguments.lease / RENEWALS_PER_LEASE, renewal).await {
-            Ok(kept) => {
-                arguments.leased_until.send_replace(asked + arguments.lease);
-                let lost: Vec<Uuid> =
-                    tokens.into_iter().filter(|token| !kept.contains(token)).collect();
-                if !lost.is_empty() {
-                    let _ = arguments.supervisor.cast(SupervisorMessage::LeasesLost(lost));
-                }
-            }
-            Err(failure) => arguments.outages.note(&failure),
-        }
     }
 }

@@ -17,6 +17,7 @@ mod attempt;
 mod claimer;
 mod patience;
 mod progress;
+mod pulse;
 mod recording;
 mod recovery;
 mod scheduler;
@@ -34,6 +35,8 @@ use tokio::task::JoinHandle;
 use uuid::Uuid;
 
 pub use progress::ChunkProgress;
+pub use pulse::Pulse;
+use pulse::Renewal;
 pub use recovery::DELETE_ROWS_MAX;
 pub use scheduler::RECONCILE_ROWS_MAX;
 pub use status::{InFlight, Status};
@@ -91,6 +94,7 @@ pub struct RecoverySettings {
 pub struct Tree {
     supervisor: ActorRef<SupervisorMessage>,
     status: watch::Receiver<Status>,
+    pulse: Pulse,
     ended: JoinHandle<()>,
     store: Arc<dyn Store>,
     worker_id: Uuid,
@@ -103,15 +107,23 @@ impl Tree {
     /// The supervisor cannot be spawned.
     pub async fn start(settings: TreeSettings) -> Result<Self, SpawnErr> {
         let (publish, status) = watch::channel(Status::default());
-        let (store, worker_id) = (settings.store.clone(), settings.worker_id);
-        let arguments = supervisor::Arguments { settings, status: publish };
+        let (renewed, renewal) = watch::channel(Renewal::default());
+        let (store, worker_id, lease) =
+            (settings.store.clone(), settings.worker_id, settings.lease);
+        let arguments = supervisor::Arguments { settings, status: publish, renewed };
         let (supervisor, ended) = Actor::spawn(None, supervisor::Supervisor, arguments).await?;
-        Ok(Self { supervisor, status, ended, store, worker_id })
+        let pulse = Pulse { supervisor: supervisor.clone(), renewal, lease };
+        Ok(Self { supervisor, status, pulse, ended, store, worker_id })
     }
 
     /// What the tree is doing, as it changes.
     pub fn status(&self) -> watch::Receiver<Status> {
         self.status.clone()
+    }
+
+    /// Whether the tree is alive and may work, at any time.
+    pub fn pulse(&self) -> Pulse {
+        self.pulse.clone()
     }
 
     /// Kills the actor that works on this recording, if one does, as a crash would: the Supervisor

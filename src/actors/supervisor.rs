@@ -10,7 +10,9 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use ractor::{Actor, ActorCell, ActorId, ActorProcessingErr, ActorRef, SupervisionEvent};
+use ractor::{
+    Actor, ActorCell, ActorId, ActorProcessingErr, ActorRef, RpcReplyPort, SupervisionEvent,
+};
 use tokio::sync::watch;
 use uuid::Uuid;
 
@@ -19,6 +21,7 @@ use super::attempt::Attempt;
 use super::claimer::{ClaimerMessage, Trouble};
 use super::patience::Outages;
 use super::progress::Progress;
+use super::pulse::Renewal;
 use super::recording::Recording;
 use super::recovery::RecoveryMessage;
 use super::status::{InFlight, Status};
@@ -63,12 +66,16 @@ pub enum SupervisorMessage {
     ReleaseAll,
     /// Kill the actor of this recording, as a crash would.
     Crash(RecordingKey),
+    /// Say that you are there.
+    Answer(RpcReplyPort<()>),
 }
 
 /// What the Supervisor is given.
 pub(super) struct Arguments {
     pub(super) settings: TreeSettings,
     pub(super) status: watch::Sender<Status>,
+    /// Told how each renewal of the leases went.
+    pub(super) renewed: watch::Sender<Renewal>,
 }
 
 /// The actor.
@@ -81,6 +88,7 @@ pub(super) struct SupervisorState {
     policies: Policies,
     lanes: Lanes,
     leased_until: watch::Sender<Instant>,
+    renewed: watch::Sender<Renewal>,
     outages: Outages,
     running: HashMap<ActorId, Running>,
     unsettled: HashMap<Uuid, Unsettled>,
@@ -111,7 +119,7 @@ impl Actor for Supervisor {
     async fn pre_start(
         &self,
         _myself: ActorRef<Self::Msg>,
-        Arguments { settings, status }: Arguments,
+        Arguments { settings, status, renewed }: Arguments,
     ) -> Result<Self::State, ActorProcessingErr> {
         // Given up before the Recordings that wait for it count as stalled.
         let outages = Outages::new(settings.stall / 2);
@@ -125,6 +133,7 @@ impl Actor for Supervisor {
             lanes,
             policies,
             leased_until: watch::Sender::new(Instant::now()),
+            renewed,
             outages,
             running: HashMap::new(),
             unsettled: HashMap::new(),
@@ -177,6 +186,8 @@ impl Actor for Supervisor {
             SupervisorMessage::Drained => state.drained = true,
             SupervisorMessage::ReleaseAll => state.end_where(Failure::Shutdown, |_| true),
             SupervisorMessage::Crash(key) => state.crash(&key),
+            // Whoever asked may have gone meanwhile.
+            SupervisorMessage::Answer(reply) => drop(reply.send(())),
         }
         state.publish();
         Ok(())

@@ -10,31 +10,34 @@ use tokio::net::TcpListener;
 use tokio::sync::watch;
 
 use super::problem::Problem;
-use crate::ports::inspector::Inspector;
+use crate::ports::Vitals;
 
-/// The database answers sooner, or the service counts as not ready.
+/// An answer that takes longer is none.
 const ANSWER_TIME: Duration = Duration::from_secs(2);
 
-/// Serves `/livez` and `/readyz` until `stop` says true.
+/// Serves `/livez` and `/readyz` until `stop` says true. Each answers 200, or 503 with the reason.
 ///
 /// # Errors
 /// The listener breaks.
 pub async fn serve_probes(
     listener: TcpListener,
-    inspector: Arc<dyn Inspector>,
+    vitals: Arc<dyn Vitals>,
     stop: watch::Receiver<bool>,
 ) -> io::Result<()> {
+    let live = vitals.clone();
     let router = Router::new()
-        .route("/livez", get(async || "alive\n"))
-        .route("/readyz", get(async move || ready(inspector.as_ref()).await));
+        .route("/livez", get(async move || answer("alive\n", live.alive()).await))
+        .route("/readyz", get(async move || answer("ready\n", vitals.ready()).await));
     axum::serve(listener, router).with_graceful_shutdown(super::until(stop)).await
 }
 
-async fn ready(inspector: &dyn Inspector) -> Result<&'static str, Problem> {
-    // The cheapest question there is: one look into an index.
-    match tokio::time::timeout(ANSWER_TIME, inspector.find(0, None)).await {
-        Ok(Ok(_)) => Ok("ready\n"),
-        Ok(Err(failure)) => Err(Problem::unavailable(failure.to_string())),
-        Err(_) => Err(Problem::unavailable("the database does not answer")),
+async fn answer(
+    well: &'static str,
+    asked: impl Future<Output = Result<(), String>>,
+) -> Result<&'static str, Problem> {
+    match tokio::time::timeout(ANSWER_TIME, asked).await {
+        Ok(Ok(())) => Ok(well),
+        Ok(Err(reason)) => Err(Problem::unavailable(reason)),
+        Err(_) => Err(Problem::unavailable(format!("no answer within {ANSWER_TIME:?}"))),
     }
 }

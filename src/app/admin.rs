@@ -12,6 +12,7 @@ use tokio::task::JoinSet;
 use crate::admin::{self, Admin, Scope, Tokens};
 use crate::config::{AdminArgs, AdminTokens};
 use crate::domain::health::Thresholds;
+use crate::ports::Vitals;
 use crate::ports::inspector::Inspector;
 use crate::ports::operator::Operator;
 
@@ -20,14 +21,26 @@ const LOOK_EVERY: Duration = Duration::from_secs(2);
 /// Time for requests under way to be answered when the service ends.
 const STOP_TIME: Duration = Duration::from_secs(2);
 
-/// The listeners of a service; call [`AdminServer::stop`] at its end.
+/// Listeners of a service; call [`AdminServer::stop`] at its end.
 pub struct AdminServer {
     tasks: JoinSet<std::io::Result<()>>,
     stop: watch::Sender<bool>,
 }
 
 impl AdminServer {
-    /// Listens, where that is possible.
+    /// Listens for probes, where that is possible.
+    pub async fn probes(args: &AdminArgs, vitals: Arc<dyn Vitals>) -> Self {
+        let (stop, stopped) = watch::channel(false);
+        let mut tasks = JoinSet::new();
+        if let Some(listener) = listen(args.probe_listen, "--probe-listen").await {
+            let address = listener.local_addr().unwrap_or(args.probe_listen);
+            tracing::info!("the probes are at http://{address}/livez and /readyz");
+            tasks.spawn(admin::serve_probes(listener, vitals, stopped));
+        }
+        Self { tasks, stop }
+    }
+
+    /// Listens for the API and its page, where that is possible.
     pub async fn start(
         args: &AdminArgs,
         tokens: &AdminTokens,
@@ -37,9 +50,6 @@ impl AdminServer {
     ) -> Self {
         let (stop, stopped) = watch::channel(false);
         let mut tasks = JoinSet::new();
-        if let Some(listener) = listen(args.probe_listen, "--probe-listen").await {
-            tasks.spawn(admin::serve_probes(listener, inspector.clone(), stopped.clone()));
-        }
         if let Some(listener) = listen(args.listen, "--listen").await {
             let tokens = allowed(tokens);
             let open = if tokens.is_empty() {

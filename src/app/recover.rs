@@ -6,8 +6,8 @@ use std::time::Duration;
 use uuid::Uuid;
 
 use super::embedding::embedding_of_worker;
-use super::serve::{told_to_stop, tree_settings};
-use super::{Database, Embedding};
+use super::serve::tree_settings;
+use super::{Database, Embedding, StopSignal};
 use crate::actors::{Status, Tree};
 use crate::config::{EmbedderArgs, WorkArgs};
 use crate::domain::failure::{Failure, Fault};
@@ -26,9 +26,10 @@ pub async fn wait_for_action(
     action_id: Uuid,
     show: &mut dyn FnMut(&ActionState),
 ) -> anyhow::Result<Option<ActionState>> {
+    let mut stop = StopSignal::listen()?;
     tokio::select! {
         state = until_done(inspector, action_id, show) => Ok(Some(state?)),
-        () = told_to_stop() => Ok(None),
+        () = stop.told() => Ok(None),
     }
 }
 

@@ -6,8 +6,8 @@ use std::time::{Duration, Instant};
 use chrono::{DateTime, Utc};
 use tokio::sync::watch;
 
-use super::serve::{told_to_stop, tree_settings};
-use super::{Database, Embedding};
+use super::serve::tree_settings;
+use super::{Database, Embedding, StopSignal};
 use crate::actors::{DELETE_ROWS_MAX, RECONCILE_ROWS_MAX, Status, Tree};
 use crate::config::WorkArgs;
 use crate::domain::failure::{Failure, Fault};
@@ -65,14 +65,14 @@ pub async fn reembed(
     show: &mut dyn FnMut(Step),
 ) -> anyhow::Result<Reembedded> {
     let store = &database.store;
-    let mut stop = std::pin::pin!(told_to_stop());
+    let mut stop = StopSignal::listen()?;
     let next = store.begin_reembedding(&embedding.model).await?.model;
     let settings = tree_settings(store, embedding.embedder, next.clone(), work).await?;
     let tree = Tree::start(settings).await?;
     let mut run = Run { store, next: &next, leave_dead, last: None, show };
     let end = tokio::select! {
         end = run.until_it_ends(tree.status()) => end,
-        () = &mut stop => Ok(End::Stopped),
+        () = stop.told() => Ok(End::Stopped),
     };
     tree.stop(work.grace()).await;
     Ok(match end? {
@@ -80,7 +80,7 @@ pub async fn reembed(
             (run.show)(Step::CleaningUp);
             let cleaned_up = tokio::select! {
                 cleaned = clean_up(store) => cleaned.map(|()| true)?,
-                () = &mut stop => false,
+                () = stop.told() => false,
             };
             let open = store.task_counts_of(&next.name).await?.open();
             Reembedded::Swapped { progress: run.last, open, cleaned_up }

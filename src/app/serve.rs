@@ -6,7 +6,8 @@ use std::time::{Duration, Instant};
 use uuid::Uuid;
 
 use super::embedding::embedding_of_worker;
-use super::{Database, Embedding};
+use super::waiting::wait_out;
+use super::{Database, Embedding, ServiceVitals, StopSignal};
 use crate::actors::{
     DELETE_ROWS_MAX, RECONCILE_ROWS_MAX, RecoverySettings, Status, Tree, TreeSettings,
 };
@@ -21,54 +22,82 @@ const MODEL_POLL: Duration = Duration::from_secs(2);
 /// Between two looks at whether everything is done.
 const IDLE_POLL: Duration = Duration::from_millis(500);
 
+/// Time for the last look at the tasks.
+const COUNT_TIME: Duration = Duration::from_secs(2);
+
 /// How a run of the service ended.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Ended {
     /// Every task is completed or dead.
     Idle(TaskCounts),
-    /// Somebody told it to stop.
-    Stopped(TaskCounts),
-    /// It cannot go on.
-    CannotGoOn(String, TaskCounts),
+    /// Somebody told it to stop. The tasks are not counted where the database is away.
+    Stopped(Option<TaskCounts>),
+    /// It cannot go on. The tasks are not counted where the database is away.
+    CannotGoOn(String, Option<TaskCounts>),
 }
 
 /// Runs the service until it is told to stop, or until everything is done. Where another model takes
 /// the place of its own, it goes on with that.
 ///
 /// # Errors
-/// It cannot start: the database, the schema, the API or the model is not as it must be.
+/// It cannot start: the schema, the API or the model is not as it must be, or, with `exit_when_idle`, the
+/// database is away.
 pub async fn serve(
     database: &Database,
     embedder: &EmbedderArgs,
     work: &WorkArgs,
     exit_when_idle: bool,
+    vitals: &ServiceVitals,
+    stop: &mut StopSignal,
 ) -> anyhow::Result<Ended> {
     let store = &database.store;
-    let mut stop = std::pin::pin!(told_to_stop());
+    let patient = !exit_when_idle && !database.is_own();
     loop {
+        let starting = wait_out(patient, vitals, async || {
+            start(database, embedder, work, exit_when_idle).await
+        });
         let (tree, model) = tokio::select! {
-            started = start(database, embedder, work, exit_when_idle) => started?,
-            () = &mut stop => return Ok(Ended::Stopped(store.task_counts().await?)),
+            started = starting => started?,
+            () = stop.told() => return Ok(Ended::Stopped(counted(store, None).await)),
         };
+        vitals.serve(tree.pulse(), store.clone());
         let end = tokio::select! {
             end = until_it_ends(store, &model, tree.status(), exit_when_idle) => Some(end),
-            () = &mut stop => None,
+            () = stop.told() => None,
         };
         if matches!(end, Some(End::Replaced)) {
             tracing::warn!(model = model.name, "another model took its place; starting again");
+            vitals.wait("another model took its place");
             // The swap took the leases away: there is nothing to finish.
             tree.stop(Duration::ZERO).await;
             continue;
         }
+        // Before anything else ends: nobody is to count on this process any more.
+        vitals.stop();
         tree.stop(work.grace()).await;
-        while store.delete_dead_chunks(DELETE_ROWS_MAX).await? == u64::from(DELETE_ROWS_MAX) {}
-        let counts = store.task_counts_of(&model.name).await?;
         return Ok(match end {
-            Some(End::Idle) => Ended::Idle(counts),
-            Some(End::CannotGoOn(reason)) => Ended::CannotGoOn(reason, counts),
-            Some(End::Replaced) | None => Ended::Stopped(counts),
+            Some(End::Idle) => {
+                let page = u64::from(DELETE_ROWS_MAX);
+                while store.delete_dead_chunks(DELETE_ROWS_MAX).await? == page {}
+                Ended::Idle(store.task_counts_of(&model.name).await?)
+            }
+            Some(End::CannotGoOn(reason)) => {
+                Ended::CannotGoOn(reason, counted(store, Some(&model)).await)
+            }
+            Some(End::Replaced) | None => Ended::Stopped(counted(store, Some(&model)).await),
         });
     }
+}
+
+/// The tasks at the end, of a model or of all. Nobody who goes down waits for a database that is away.
+async fn counted(store: &PgStore, model: Option<&Model>) -> Option<TaskCounts> {
+    let counting = async {
+        match model {
+            Some(model) => store.task_counts_of(&model.name).await,
+            None => store.task_counts().await,
+        }
+    };
+    tokio::time::timeout(COUNT_TIME, counting).await.ok()?.ok()
 }
 
 /// Everything up to the running tree.
@@ -194,21 +223,3 @@ async fn end_of_model(store: &PgStore, model: &Model) -> Option<End> {
         }
     }
 }
-
-/// SIGTERM or Ctrl-C. A second one ends the process at once.
-pub(super) async fn told_to_stop() {
-    use tokio::signal::unix::{SignalKind, signal};
-    let signals = (signal(SignalKind::terminate()), signal(SignalKind::interrupt()));
-    let (Ok(mut terminate), Ok(mut interrupt)) = signals else {
-        return std::future::pending().await;
-    };
-    tokio::select! { _ = terminate.recv() => {}, _ = interrupt.recv() => {} }
-    tracing::info!("stopping; a second signal ends the process at once");
-    tokio::spawn(async move {
-        tokio::select! { _ = terminate.recv() => {}, _ = interrupt.recv() => {} }
-        std::process::exit(SECOND_SIGNAL_EXIT_CODE);
-    });
-}
-
-/// 128 + SIGINT, as shells count it.
-const SECOND_SIGNAL_EXIT_CODE: i32 = 130;

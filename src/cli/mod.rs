@@ -14,6 +14,7 @@ mod migrate;
 mod monitor;
 mod pause;
 mod plain;
+mod probe;
 mod recover;
 mod reembed;
 mod remote;
@@ -108,6 +109,8 @@ enum Command {
     Discard(discard::Args),
     /// Check what is stored against what must hold
     Verify(verify::Args),
+    /// Ask the service on this machine whether it is well
+    Probe(probe::Args),
     /// Look at everything that the service needs, and say what to do
     Doctor(Box<doctor::Args>),
     /// Tell the settings: where each value comes from, or the reference of all
@@ -182,6 +185,7 @@ fn run(cli: Cli, parsed: &Parsed) -> anyhow::Result<ExitCode> {
             Command::Resume(args) => pause::resume(&cli.database, &args).await,
             Command::Discard(args) => discard::run(&cli.database, &args).await,
             Command::Verify(args) => verify::run(&cli.database, &args).await,
+            Command::Probe(args) => probe::run(&args).await,
             Command::Doctor(args) => doctor::run(&cli.database, &args, parsed).await,
             Command::Config(args) => config::run(&cli.database, &args, parsed),
             Command::Completions(args) => completions::run(&args),

@@ -4,7 +4,7 @@ use std::process::ExitCode;
 use std::sync::Arc;
 
 use super::EXIT_FAILED;
-use crate::app::{self, AdminServer, Database, Ended};
+use crate::app::{self, AdminServer, Database, Ended, ServiceVitals, StopSignal};
 use crate::config::{AdminArgs, DatabaseArgs, EmbedderArgs, HealthArgs, WorkArgs};
 use crate::ports::TaskCounts;
 
@@ -47,27 +47,40 @@ pub(super) async fn run(database: &DatabaseArgs, args: &Args) -> anyhow::Result<
     let Settings { exit_when_idle, embedder, work, admin, health } = &args.settings;
     embedder.choose(database.url().is_none())?;
     let tokens = admin.tokens()?;
-    let database = Database::open(database).await?;
+    let mut stop = StopSignal::listen()?;
+    let vitals = Arc::new(ServiceVitals::starting());
+    let probes = AdminServer::probes(admin, vitals.clone()).await;
+    let opening = Database::open_for_service(database, !exit_when_idle, &vitals, &mut stop);
+    let Some(database) = opening.await? else {
+        println!("stopped: it waited for its database");
+        return Ok(ExitCode::SUCCESS);
+    };
     let store = Arc::new(database.store.clone());
     let server =
         AdminServer::start(admin, &tokens, health.thresholds(), store.clone(), store).await;
-    let ended = app::serve(&database, embedder, work, *exit_when_idle).await;
+    let ended = app::serve(&database, embedder, work, *exit_when_idle, &vitals, &mut stop).await;
     server.stop().await;
     database.close().await?;
+    // Asked until the end.
+    probes.stop().await;
     Ok(match ended? {
         Ended::Idle(counts) => {
             println!("done: {}", summary(&counts));
             if counts.dead_letter == 0 { ExitCode::SUCCESS } else { EXIT_FAILED.into() }
         }
         Ended::Stopped(counts) => {
-            println!("stopped: {}", summary(&counts));
+            println!("stopped: {}", known(counts));
             ExitCode::SUCCESS
         }
         Ended::CannotGoOn(reason, counts) => {
-            println!("cannot go on: {reason}; {}", summary(&counts));
+            println!("cannot go on: {reason}; {}", known(counts));
             EXIT_FAILED.into()
         }
     })
+}
+
+fn known(counts: Option<TaskCounts>) -> String {
+    counts.map_or_else(|| "the database is away".into(), |counts| summary(&counts))
 }
 
 fn summary(counts: &TaskCounts) -> String {

@@ -9,6 +9,7 @@ pub mod failure;
 pub mod health;
 pub mod packing;
 pub mod part;
+pub mod program_version;
 pub mod recording;
 pub mod retry;
 pub mod span;

@@ -5,6 +5,7 @@ mod imported;
 pub mod inspector;
 pub mod operator;
 mod runs;
+mod vitals;
 mod worker;
 
 use std::time::Duration;
@@ -13,6 +14,7 @@ use async_trait::async_trait;
 pub use imported::{ImportChange, ImportedRecording, ImportedSegment};
 use tokio::sync::mpsc;
 use uuid::Uuid;
+pub use vitals::Vitals;
 pub use worker::{ProviderTrouble, WorkerState};
 
 pub use runs::{Occasion, Recovery, RecoveryRun, RunCause, RunResult, Runs};

@@ -1,5 +1,10 @@
 //! sqlx's errors in the domain's words. SQLSTATE codes are from the PostgreSQL manual, appendix A.
 
+use std::error::Error;
+
+use super::connection::ConnectError;
+use super::embedding_models::ModelError;
+use super::schema::SchemaError;
 use crate::domain::failure::Failure;
 
 impl From<sqlx::Error> for Failure {
@@ -26,7 +31,7 @@ impl From<sqlx::Error> for Failure {
 const FORBIDDEN: &str = "42501";
 
 /// What the role may not do, where that is the cause of an error.
-pub(super) fn forbidden(error: &(dyn std::error::Error + 'static)) -> Option<String> {
+pub(super) fn forbidden(error: &(dyn Error + 'static)) -> Option<String> {
     let mut cause = Some(error);
     while let Some(error) = cause {
         if let Some(sqlx::Error::Database(refused)) = error.downcast_ref()
@@ -37,6 +42,44 @@ pub(super) fn forbidden(error: &(dyn std::error::Error + 'static)) -> Option<Str
         cause = error.source();
     }
     None
+}
+
+/// Classes of states in which a server takes no connection or no work now: 08 connection, 53 resources,
+/// 57P operator intervention (starting up, shutting down), 58 system error; 25006 is read-only after a
+/// failover, 55000 a database that somebody closed for a while.
+const AWAY: [&str; 6] = ["08", "53", "57P", "58", "25006", "55000"];
+
+/// True where an error at the start may pass by itself: nobody answers, the server takes no connections
+/// now, or the schema is still to be migrated. A refused login is no such thing, nor is a database that is
+/// not there: who waits for them waits for other settings, and those need another start.
+pub fn may_pass(error: &(dyn Error + 'static)) -> bool {
+    let driver = match error.downcast_ref() {
+        Some(ConnectError::Silent) => return true,
+        Some(ConnectError::Database(driver)) => Some(driver),
+        Some(ConnectError::StartupParameter(_) | ConnectError::StatementPooling) | None => None,
+    };
+    let driver = driver.or(match error.downcast_ref() {
+        Some(SchemaError::Outdated { .. }) => return true,
+        Some(SchemaError::Database(driver)) => Some(driver),
+        _ => None,
+    });
+    let driver = driver.or(match error.downcast_ref() {
+        Some(ModelError::Database(driver)) => Some(driver),
+        _ => None,
+    });
+    match driver.or_else(|| error.downcast_ref()) {
+        Some(sqlx::Error::Database(refused)) => {
+            refused.code().is_some_and(|code| AWAY.iter().any(|class| code.starts_with(class)))
+        }
+        Some(
+            sqlx::Error::Io(_)
+            | sqlx::Error::Protocol(_)
+            | sqlx::Error::PoolTimedOut
+            | sqlx::Error::WorkerCrashed,
+        ) => true,
+        Some(_) => false,
+        None => matches!(error.downcast_ref(), Some(Failure::DatabaseUnavailable { .. })),
+    }
 }
 
 /// Classifies a server's error. Messages are the primary ones only: details can hold row values,

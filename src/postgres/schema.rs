@@ -6,6 +6,7 @@ use super::adoption::differences;
 use super::connection::{Pool, Session};
 use super::embedding_models::{ADVISORY_LOCK, LOCK_POLL};
 use super::error::forbidden;
+use crate::domain::program_version::ProgramVersion;
 
 static MIGRATIONS: Migrator = sqlx::migrate!("./migrations");
 
@@ -20,13 +21,14 @@ pub enum SchemaError {
         /// How many.
         missing: usize,
     },
-    /// A later program migrated it.
+    /// It serves later programs only.
     #[error(
-        "the database's schema is newer than this program (it knows migration {version}, this program does not): install the newer program"
+        "the database's schema is newer than this program: it serves version {oldest} and later, and this is {}: install the newer program",
+        ProgramVersion::own()
     )]
     Newer {
-        /// The first migration that this program does not know.
-        version: i64,
+        /// The oldest program that it serves.
+        oldest: ProgramVersion,
     },
     /// Tables of these names exist and do not fit.
     #[error("the database has tables of these names that do not fit; nothing was changed:\n  - {}", differences.join("\n  - "))]
@@ -67,17 +69,35 @@ impl SchemaError {
     }
 }
 
-/// Fails unless the schema is exactly what this program was built for.
+/// Fails unless the schema has all that this program needs, and serves it. Later migrations do no harm:
+/// one that would says so.
 pub(super) async fn check(connection: &mut Session) -> Result<(), SchemaError> {
-    let applied = applied(connection).await?;
-    let known: Vec<i64> = MIGRATIONS.iter().map(|migration| migration.version).collect();
-    if let Some(version) = applied.iter().find(|version| !known.contains(version)) {
-        return Err(SchemaError::Newer { version: *version });
+    if let Some(oldest) = oldest_served(connection).await?
+        && ProgramVersion::own() < oldest
+    {
+        return Err(SchemaError::Newer { oldest });
     }
-    match known.iter().filter(|version| !applied.contains(version)).count() {
+    let applied = applied(connection).await?;
+    match MIGRATIONS.iter().filter(|needed| !applied.contains(&needed.version)).count() {
         0 => Ok(()),
         missing => Err(SchemaError::Outdated { missing }),
     }
+}
+
+/// The oldest program that the schema serves; `None` where it is too old to say.
+async fn oldest_served(connection: &mut Session) -> Result<Option<ProgramVersion>, sqlx::Error> {
+    let exists =
+        sqlx::query_scalar!(r#"select to_regclass('served_programs') is not null as "exists!""#)
+            .fetch_one(&mut *connection)
+            .await?;
+    if !exists {
+        return Ok(None);
+    }
+    let oldest = sqlx::query_scalar!("select oldest_version from served_programs")
+        .fetch_optional(connection)
+        .await?;
+    // The table's own check lets nothing else in.
+    Ok(oldest.and_then(|oldest| oldest.parse().ok()))
 }
 
 /// Brings the schema up to date; returns how many migrations were applied. Any number of processes

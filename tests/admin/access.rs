@@ -3,7 +3,9 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use async_trait::async_trait;
 use embedding_recovery::admin::{self, Admin, Tokens};
+use embedding_recovery::ports::Vitals;
 use reqwest::Method;
 use tokio::net::TcpListener;
 use tokio::sync::watch;
@@ -102,20 +104,42 @@ async fn the_page_runs_nothing_from_elsewhere_and_sends_nothing_elsewhere() {
     assert!(!html.contains("http://") && !html.contains("https://"), "{html}");
 }
 
+/// As well as a test says.
+struct Told(watch::Receiver<(bool, bool)>);
+
+#[async_trait]
+impl Vitals for Told {
+    async fn alive(&self) -> Result<(), String> {
+        self.0.borrow().0.then_some(()).ok_or("it hangs".into())
+    }
+
+    async fn ready(&self) -> Result<(), String> {
+        self.0.borrow().1.then_some(()).ok_or("stopping".into())
+    }
+}
+
 #[tokio::test]
-async fn the_probes_need_no_token_and_tell_whether_the_database_answers() {
+async fn the_probes_need_no_token_and_tell_what_is_amiss() {
     let _ = rustls::crypto::ring::default_provider().install_default();
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let url = |path: &str| format!("http://{}{path}", listener.local_addr().unwrap());
-    let (live, ready) = (url("/livez"), url("/readyz"));
-    let operations = FakeOperations::default();
+    let address = listener.local_addr().unwrap();
+    let (tell, told) = watch::channel((true, true));
     let (stop, stopped) = watch::channel(false);
-    let served = tokio::spawn(admin::serve_probes(listener, Arc::new(operations.clone()), stopped));
+    let served = tokio::spawn(admin::serve_probes(listener, Arc::new(Told(told)), stopped));
     let client = reqwest::Client::builder().no_proxy().build().unwrap();
-    let status = async |url: &String| client.get(url).send().await.unwrap().status().as_u16();
-    assert_eq!((status(&live).await, status(&ready).await), (200, 200));
-    operations.state().failure = Some(super::looks::away());
-    assert_eq!((status(&live).await, status(&ready).await), (200, 503));
+    let ask = async |path: &str| {
+        let answer = client.get(format!("http://{address}{path}")).send().await.unwrap();
+        (answer.status().as_u16(), answer.text().await.unwrap())
+    };
+    assert_eq!(ask("/livez").await, (200, "alive\n".into()));
+    assert_eq!(ask("/readyz").await, (200, "ready\n".into()));
+    tell.send_replace((true, false));
+    assert_eq!(ask("/livez").await.0, 200);
+    let (status, problem) = ask("/readyz").await;
+    assert_eq!(status, 503);
+    assert!(problem.contains("\"detail\":\"stopping\""), "{problem}");
+    tell.send_replace((false, false));
+    assert_eq!(ask("/livez").await.0, 503);
     stop.send_replace(true);
     drop(client);
     within_deadline("the end of the probes", served).await.unwrap().unwrap();

@@ -126,6 +126,23 @@ pub fn domain(sources: &[Source], dependencies: &[String], allowed: &[&str]) -> 
     findings
 }
 
+/// Words that read the clock of the machine. `Instant`, which measures spans, is none of them.
+const WALL_CLOCKS: [&str; 4] = ["Utc::now", "Local::now", "SystemTime", "UNIX_EPOCH"];
+
+/// Nobody below these folders reads the clock of the machine.
+pub fn wall_clock(sources: &[Source], folders: &[&str]) -> Vec<Finding> {
+    let mut findings = Vec::new();
+    let below = |source: &&Source| folders.iter().any(|folder| source.path.starts_with(folder));
+    for source in sources.iter().filter(below) {
+        for (line, code) in source.code_lines() {
+            for clock in WALL_CLOCKS.into_iter().filter(|clock| has_word(code, clock)) {
+                findings.push(Finding::new(source, line, format!("{clock} is a replica's clock")));
+            }
+        }
+    }
+    findings
+}
+
 /// Each crate is named in its home only.
 pub fn homes(sources: &[Source], homes: &[(&str, &[&str])]) -> Vec<Finding> {
     let mut findings = Vec::new();

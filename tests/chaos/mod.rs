@@ -1,12 +1,12 @@
 //! Bad days: the real program, several replicas, a real Postgres and real recordings, and faults
 //! drawn from a seed. `CHAOS_SEED` draws the same faults again, `CHAOS_SECS` makes it longer.
 
-mod checker;
+pub mod checker;
 mod faults;
 mod sabotage;
 mod storms;
 mod town;
-mod watcher;
+pub mod watcher;
 
 use std::time::{Duration, Instant};
 

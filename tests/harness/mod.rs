@@ -4,6 +4,7 @@
 pub mod browser;
 pub mod calls;
 pub mod pooler;
+pub mod probes;
 pub mod program;
 pub mod proxy;
 pub mod service;

@@ -1,10 +1,11 @@
 //! A network between the program and a server that can be cut, slowed, or left half open.
 
-use std::net::SocketAddr;
+use std::net::{SocketAddr, ToSocketAddrs};
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use sqlx::postgres::PgConnectOptions;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream, UnixStream};
 use tokio::sync::watch;
@@ -46,7 +47,12 @@ pub struct Proxy {
 impl Proxy {
     /// Listens on a free port of this host.
     pub async fn start(upstream: Upstream) -> Self {
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        Self::start_at("127.0.0.1:0".parse().unwrap(), upstream).await
+    }
+
+    /// Listens there.
+    pub async fn start_at(address: SocketAddr, upstream: Upstream) -> Self {
+        let listener = TcpListener::bind(address).await.unwrap();
         let address = listener.local_addr().unwrap();
         let (weather, watched) = watch::channel(Weather::Fine);
         let upstream = Arc::new(Mutex::new(upstream));
@@ -161,5 +167,34 @@ async fn pump(
         if to.write_all(&buffer[..length]).await.is_err() {
             return;
         }
+    }
+}
+
+impl TestDatabase {
+    /// A network to the server, and this database's URL over it.
+    pub async fn over_a_network(&self) -> (Proxy, String) {
+        let proxy = Proxy::start(self.server()).await;
+        let url = self.url_at(proxy.address);
+        (proxy, url)
+    }
+
+    /// Where the server is.
+    pub fn server(&self) -> Upstream {
+        let options: PgConnectOptions = self.url.parse().unwrap();
+        match options.get_socket() {
+            Some(folder) => Upstream::Unix(folder.join(format!(".s.PGSQL.{}", options.get_port()))),
+            None => {
+                let mut addresses =
+                    (options.get_host(), options.get_port()).to_socket_addrs().unwrap();
+                Upstream::Tcp(addresses.next().unwrap())
+            }
+        }
+    }
+
+    /// This database's URL over a proxy at `address`.
+    pub fn url_at(&self, address: SocketAddr) -> String {
+        let own: url::Url = self.url.parse().unwrap();
+        let password = own.password().map(|word| format!(":{word}")).unwrap_or_default();
+        format!("postgres://{}{password}@{address}{}?sslmode=disable", own.username(), own.path())
     }
 }

@@ -4,7 +4,7 @@ use super::{calls_file, meeting};
 use crate::harness::TestDatabase;
 use crate::harness::program::{program, run};
 
-const EVERY_COMMAND: [&str; 21] = [
+const EVERY_COMMAND: [&str; 22] = [
     "demo",
     "migrate",
     "import",
@@ -22,6 +22,7 @@ const EVERY_COMMAND: [&str; 21] = [
     "resume",
     "discard",
     "verify",
+    "probe",
     "doctor",
     "config",
     "completions",
@@ -86,14 +87,9 @@ async fn a_database_without_the_schema_is_refused_until_it_is_migrated() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_database_of_a_newer_schema_is_refused() {
+async fn a_database_whose_schema_serves_later_programs_only_is_refused() {
     let database = TestDatabase::new().await;
-    database
-        .execute(
-            "insert into _sqlx_migrations (version, description, success, checksum, execution_time)
-             values (9999, 'from the future', true, '', 0)",
-        )
-        .await;
+    database.execute("update served_programs set oldest_version = '99.0.0'").await;
     for command in ["verify", "migrate"] {
         let refused = run(&mut database.program(&[command])).await;
         assert_eq!(refused.code, Some(1));

@@ -36,21 +36,32 @@ async fn an_older_schema_is_told_and_migrated() {
     assert_eq!(database.store.migrate().await.unwrap(), 0);
 }
 
+/// What a later program's migration leaves in the migrator's own table.
+const LATER: &str =
+    "insert into _sqlx_migrations (version, description, success, checksum, execution_time)
+     values (9999, 'of a later program', true, '', 0)";
+
 #[tokio::test]
-async fn a_newer_schema_is_refused_and_left_alone() {
+async fn a_newer_schema_that_serves_this_program_is_taken_as_it_is() {
     let database = TestDatabase::new().await;
-    database
-        .execute(
-            "insert into _sqlx_migrations (version, description, success, checksum, execution_time)
-             values (9999, 'of a later program', true, '', 0)",
-        )
-        .await;
+    database.execute(LATER).await;
+    database.store.check_schema().await.unwrap();
+    assert_eq!(database.store.migrate().await.unwrap(), 0);
+}
+
+#[tokio::test]
+async fn a_newer_schema_that_serves_later_programs_only_is_refused_and_left_alone() {
+    let database = TestDatabase::new().await;
+    database.execute(LATER).await;
+    database.execute("update served_programs set oldest_version = '99.0.1'").await;
     for refused in [
         database.store.check_schema().await.unwrap_err(),
         database.store.migrate().await.unwrap_err(),
     ] {
-        assert!(matches!(refused, SchemaError::Newer { version: 9999 }), "{refused}");
-        assert!(refused.to_string().contains("9999"));
+        assert!(matches!(refused, SchemaError::Newer { .. }), "{refused}");
+        let told =
+            format!("serves version 99.0.1 and later, and this is {}", env!("CARGO_PKG_VERSION"));
+        assert!(refused.to_string().contains(&told), "{refused}");
     }
     let known = number(&database, "select count(*) from _sqlx_migrations").await;
     assert!(known >= 5, "{known}");

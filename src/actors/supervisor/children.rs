@@ -119,6 +119,7 @@ impl SupervisorState {
                     slots: settings.recordings_max,
                     lease: settings.lease,
                     leased_until: self.leased_until.clone(),
+                    renewed: self.renewed.clone(),
                 };
                 let arguments = (arguments, self.held());
                 let (actor, _) = Actor::spawn_linked(None, Claimer, arguments, supervisor).await?;

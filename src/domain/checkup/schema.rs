@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use super::{Finding, quoted};
+use crate::domain::program_version::ProgramVersion;
 
 /// What state the schema is in.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -21,10 +22,10 @@ pub enum SchemaState {
     },
     /// The role may not read which migrations were applied.
     Unreadable,
-    /// A later program migrated it.
+    /// It serves later programs only.
     Newer {
-        /// A migration that this program does not know.
-        version: i64,
+        /// The oldest program that it serves.
+        oldest: ProgramVersion,
     },
 }
 
@@ -90,9 +91,9 @@ fn state(facts: &SchemaFacts) -> Finding {
             format!("{} may not read _sqlx_migrations, which has its version", facts.role),
             format!("as its owner: grant select on _sqlx_migrations to {}", quoted(&facts.role)),
         ),
-        SchemaState::Newer { version } => Finding::failure(
+        SchemaState::Newer { oldest } => Finding::failure(
             CHECK,
-            format!("newer than this program: it has migration {version}"),
+            format!("newer than this program: it serves version {oldest} and later"),
             "install the newer program",
         ),
         SchemaState::Missing { differences } if !differences.is_empty() => Finding::failure(

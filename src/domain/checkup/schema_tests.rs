@@ -44,7 +44,8 @@ fn what_is_not_migrated_is_a_failure_except_in_the_programs_own_database() {
         assert_eq!(found(&SchemaFacts { is_own: true, ..facts }), []);
     }
     for is_own in [true, false] {
-        let newer = SchemaFacts { state: SchemaState::Newer { version: 9 }, is_own, ..sound() };
+        let state = SchemaState::Newer { oldest: "9.0.0".parse().expect("a version") };
+        let newer = SchemaFacts { state, is_own, ..sound() };
         assert_eq!(worst(&judge_schema(&newer)), Severity::Failure);
         let differences = vec!["fathom_calls.title is integer, not text".to_owned()];
         let state = SchemaState::Missing { differences };

@@ -62,7 +62,7 @@ async fn state(connection: &mut Session) -> Result<SchemaState, sqlx::Error> {
     };
     Ok(match schema::check(connection).await {
         Ok(()) => SchemaState::Fits,
-        Err(SchemaError::Newer { version }) => SchemaState::Newer { version },
+        Err(SchemaError::Newer { oldest }) => SchemaState::Newer { oldest },
         Err(SchemaError::Outdated { .. }) if is_new => {
             SchemaState::Missing { differences: existing_differences(connection).await? }
         }

@@ -1,0 +1,164 @@
+//! The rules over the overlays, and over manifests that break them.
+
+use serde_json::Value;
+
+use super::rules::{of_kind, pods, pods_are_restricted, ports, references, selectors, volumes};
+use super::{OVERLAYS, at, parsed, rendered, rendered_folder, root, tool};
+
+/// What must be there before production is applied; the README says how it gets there.
+const PROVIDED: &[(&str, &[&str])] = &[
+    ("embedding-recovery-database", &["url"]),
+    ("embedding-recovery-openai", &["api-key"]),
+    ("embedding-recovery-tokens", &["admin.token", "read.token"]),
+];
+/// Between the end of the grace for recordings and the kill: settling them, deleting what is dead,
+/// and closing.
+const CLOSING_SECS: u64 = 30;
+
+fn provided(overlay: &str) -> &'static [(&'static str, &'static [&'static str])] {
+    if overlay == "demo" { &[] } else { PROVIDED }
+}
+
+/// Everything that the rules find.
+fn broken(objects: &[Value], provided: &[(&str, &[&str])]) -> Vec<String> {
+    [
+        selectors(objects),
+        ports(objects),
+        volumes(objects),
+        references(objects, provided),
+        pods_are_restricted(objects),
+        stopping(objects),
+    ]
+    .concat()
+}
+
+/// Pods that could be killed while they finish what they have.
+fn stopping(objects: &[Value]) -> Vec<String> {
+    let grace = of_kind(objects, "ConfigMap").find_map(|map| {
+        at(map, "/data/EMBEDDING_RECOVERY_GRACE_SECS").as_str()?.parse::<u64>().ok()
+    });
+    let Some(grace) = grace else { return vec!["no ConfigMap says the grace".into()] };
+    let mut broken = Vec::new();
+    for pods in pods(objects) {
+        let hooks = pods
+            .containers()
+            .filter_map(|container| at(container, "/lifecycle/preStop/sleep/seconds").as_u64());
+        let Some(hook) = hooks.max() else { continue };
+        let needed = hook + grace + CLOSING_SECS;
+        let given = at(pods.spec, "/terminationGracePeriodSeconds").as_u64().unwrap_or(30);
+        if given < needed {
+            broken.push(format!("{} is killed after {given} s and needs {needed}", pods.owner));
+        }
+    }
+    broken
+}
+
+#[test]
+fn everything_that_an_overlay_names_is_there_and_every_pod_is_restricted() {
+    for overlay in OVERLAYS {
+        let Some(yaml) = rendered(overlay) else { return };
+        let found = broken(&parsed(&yaml), provided(overlay));
+        assert!(found.is_empty(), "{overlay}:\n{}", found.join("\n"));
+    }
+}
+
+/// An overlay with every component: those that no overlay here takes must render and fit as well.
+#[test]
+fn the_other_components_fit_too() {
+    if tool("kubectl").is_none() {
+        return;
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let copied = std::process::Command::new("cp")
+        .arg("-r")
+        .arg(root().join("deploy/kubernetes"))
+        .arg(folder.path())
+        .status()
+        .unwrap();
+    assert!(copied.success());
+    let overlay = folder.path().join("kubernetes/overlays/other");
+    std::fs::create_dir(&overlay).unwrap();
+    let kustomization = "
+resources: [../demo]
+components: [../../components/horizontal-pod-autoscaler, ../../components/cluster-cron]
+";
+    std::fs::write(overlay.join("kustomization.yaml"), kustomization).unwrap();
+    let objects = parsed(&rendered_folder(&overlay).unwrap());
+    for kind in ["HorizontalPodAutoscaler", "CronJob"] {
+        assert_eq!(of_kind(&objects, kind).count(), 1, "{kind}");
+    }
+    let mistakes: Vec<String> = objects.iter().flat_map(super::objects::mistakes).collect();
+    assert!(mistakes.is_empty(), "{mistakes:?}");
+    assert_eq!(broken(&objects, &[]), [""; 0]);
+}
+
+#[test]
+fn an_upgrade_takes_nothing_away_and_production_says_which_program_it_runs() {
+    for overlay in OVERLAYS {
+        let Some(yaml) = rendered(overlay) else { return };
+        let objects = parsed(&yaml);
+        let deployment = of_kind(&objects, "Deployment").next().unwrap();
+        assert_eq!(at(deployment, "/spec/strategy/rollingUpdate/maxUnavailable"), 0);
+        let container = at(deployment, "/spec/template/spec/containers/0");
+        let path = |probe: &str| at(container, &format!("/{probe}/httpGet/path")).clone();
+        assert_eq!(path("startupProbe"), "/livez");
+        assert_eq!(path("livenessProbe"), "/livez");
+        assert_eq!(path("readinessProbe"), "/readyz");
+        // The scaler's number and the manifest's would fight.
+        let scaled = of_kind(&objects, "ScaledObject").count() == 1;
+        assert_eq!(at(deployment, "/spec/replicas").is_null(), scaled, "{overlay}");
+        assert_eq!(scaled, overlay == "production");
+        for pods in pods(&objects).iter().filter(|_| overlay == "production") {
+            for container in pods.containers() {
+                let image = at(container, "/image").as_str().unwrap();
+                let digest = image.split_once("@sha256:").map(|(_, digest)| digest.len());
+                assert_eq!(digest, Some(64), "{}: {image}", pods.owner);
+            }
+        }
+        if overlay == "production" {
+            assert_eq!(of_kind(&objects, "Secret").count(), 0, "a secret is in the repository");
+        }
+    }
+}
+
+#[test]
+fn the_readme_says_how_the_secrets_come_to_be_there() {
+    let readme = std::fs::read_to_string(root().join("README.md")).unwrap();
+    for (secret, keys) in PROVIDED {
+        let (_, rest) = readme.split_once(&format!("secret generic {secret}")).expect(secret);
+        let command = rest.split("kubectl").next().unwrap();
+        for key in *keys {
+            assert!(command.contains(&format!("{key}=")), "{secret}: {key}: {command}");
+        }
+    }
+}
+
+/// The demo's manifests with one thing wrong at a time.
+#[test]
+fn every_rule_finds_what_breaks_it() {
+    let Some(good) = rendered("demo") else { return };
+    for (from, to, told) in [
+        (
+            "selector:\n    app.kubernetes.io/component: service",
+            "selector:\n    app.kubernetes.io/component: servce",
+            "selects no pod",
+        ),
+        ("selector:\n    app.kubernetes.io/component: service\n", "selector:\n", "of 2 owners"),
+        ("targetPort: probes", "targetPort: prbes", "names a port \"prbes\""),
+        ("port: probes", "port: health", "names a port \"health\""),
+        ("name: temporary", "name: temp", "volume temp "),
+        ("serviceAccountName: embedding-recovery", "serviceAccountName: a", "no ServiceAccount/a"),
+        ("key: password", "key: word", "Secret/postgres has no word"),
+        ("name: embedding-recovery-settings-", "name: settings-", "there is no ConfigMap"),
+        ("key: url", "key: uri", "has no uri"),
+        ("runAsNonRoot: true", "runAsNonRoot: false", "runAsNonRoot is false"),
+        ("readOnlyRootFilesystem: true", "readOnlyRootFilesystem: false", "readOnlyRoot"),
+        ("enableServiceLinks: false", "enableServiceLinks: true", "enableServiceLinks"),
+        ("PeriodSeconds: 75", "PeriodSeconds: 45", "is killed after 45 s"),
+        ("GRACE_SECS: \"30\"", "GRACE_SECS: \"300\"", "needs 335"),
+    ] {
+        assert!(good.contains(from), "the demo has no {from}");
+        let found = broken(&parsed(&good.replacen(from, to, 1)), &[]);
+        assert!(found.iter().any(|line| line.contains(told)), "{to}: {found:?}");
+    }
+}

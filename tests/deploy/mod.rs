@@ -1,0 +1,78 @@
+//! The manifests and the image: what a cluster would refuse, or what would not work in it, is found
+//! here, where there is no cluster. `.ci/deploy-tools` installs what renders and checks them.
+
+mod checkers;
+mod image;
+mod kubelet;
+mod laptop;
+mod manifests;
+mod objects;
+mod rehearsal;
+mod rules;
+mod settings;
+mod workflows;
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use serde_json::Value;
+
+use crate::harness::program::Ended;
+
+/// Everything that can be applied.
+const OVERLAYS: [&str; 2] = ["demo", "production"];
+
+/// The root of the repository.
+fn root() -> &'static Path {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+}
+
+/// A program that `.ci/deploy-tools` installs, or `None`, said once, where it did not.
+pub fn tool(name: &str) -> Option<PathBuf> {
+    let target = Path::new(env!("CARGO_TARGET_TMPDIR")).parent()?;
+    let found = ["deploy-tools", "deploy-tools-checkov"]
+        .iter()
+        .map(|folder| target.join(folder).join("bin").join(name))
+        .find(|path| path.exists());
+    if found.is_none() {
+        println!("skipped: no {name}; `bash .ci/deploy-tools` installs it");
+    }
+    found
+}
+
+/// The objects of an overlay as `kubectl apply -k` would send them, as YAML; `None` without kubectl.
+pub fn rendered(overlay: &str) -> Option<String> {
+    rendered_folder(&root().join("deploy/kubernetes/overlays").join(overlay))
+}
+
+/// The same of any folder with a kustomization.
+fn rendered_folder(folder: &Path) -> Option<String> {
+    let ended = run(Command::new(tool("kubectl")?).arg("kustomize").arg(folder));
+    assert_eq!(ended.code, Some(0), "{}: {}", folder.display(), ended.stderr);
+    Some(ended.stdout)
+}
+
+/// The objects in a text of YAML documents.
+pub fn parsed(yaml: &str) -> Vec<Value> {
+    serde_saphyr::from_multiple(yaml).unwrap()
+}
+
+/// What is at a JSON pointer of an object, or null.
+pub fn at<'a>(object: &'a Value, pointer: &str) -> &'a Value {
+    object.pointer(pointer).unwrap_or(&Value::Null)
+}
+
+/// The texts in a list.
+fn list(value: &Value) -> &[Value] {
+    value.as_array().map(Vec::as_slice).unwrap_or_default()
+}
+
+/// `kind/name` of an object.
+fn name(object: &Value) -> String {
+    let part = |pointer| at(object, pointer).as_str().unwrap_or("?");
+    format!("{}/{}", part("/kind"), part("/metadata/name"))
+}
+
+fn run(command: &mut Command) -> Ended {
+    command.output().unwrap_or_else(|error| panic!("{command:?}: {error}")).into()
+}

@@ -1,0 +1,80 @@
+//! What a container asks the program itself: whether the service beside it is well, and whether the
+//! schema is there yet.
+
+use std::net::TcpListener;
+
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
+use crate::harness::program::{end_of, program, run, signal};
+use crate::harness::{TestDatabase, eventually};
+
+/// An address of this machine that nothing listens on.
+fn free_address() -> String {
+    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().to_string()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_program_asks_a_service_beside_it_whether_it_is_alive_and_ready() {
+    let database = TestDatabase::new().await;
+    let address = free_address();
+    let probe = async |question: &str| {
+        run(program(&["probe", question]).env("EMBEDDING_RECOVERY_PROBE_LISTEN", &address)).await
+    };
+    let nobody = probe("live").await;
+    assert_eq!(nobody.code, Some(1), "{nobody:?}");
+    assert!(nobody.stderr.contains(&format!("nobody answers on {address}")), "{nobody:?}");
+
+    let mut serve = database.program(&["serve"]);
+    serve.env("EMBEDDING_RECOVERY_PROBE_LISTEN", &address).env("EMBEDDING_MODEL", "local");
+    let service = serve.spawn().unwrap();
+    eventually("it is ready", async || probe("ready").await.code == Some(0)).await;
+    let alive = probe("live").await;
+    assert_eq!((alive.code, alive.stdout.as_str()), (Some(0), "alive\n"), "{alive:?}");
+
+    signal(&service, "TERM").await;
+    assert_eq!(end_of(service).await.code, Some(0));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_answer_that_is_not_200_is_told_and_fails_the_probe() {
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap().to_string();
+    let answering = tokio::spawn(async move {
+        let (mut stream, _) = listener.accept().await.unwrap();
+        let mut request = [0; 1024];
+        let read = stream.read(&mut request).await.unwrap();
+        let answer = "HTTP/1.1 503 Service Unavailable\r\nconnection: close\r\n\r\nstopping\n";
+        stream.write_all(answer.as_bytes()).await.unwrap();
+        String::from_utf8_lossy(&request[..read]).into_owned()
+    });
+    let unready = run(&mut program(&["probe", "ready", "--probe-listen", &address])).await;
+    assert_eq!((unready.code, unready.stdout.as_str()), (Some(1), "stopping\n"), "{unready:?}");
+    let request = answering.await.unwrap();
+    assert!(request.starts_with("GET /readyz HTTP/1.0\r\n"), "{request}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_only_waits_for_the_schema_ends_when_another_has_migrated() {
+    let database = TestDatabase::bare().await;
+    let mut waiting = database.program(&["migrate", "--wait-only"]).spawn().unwrap();
+    // It connects, sees no schema, and changes nothing.
+    database
+        .wait_until("select exists (select from pg_stat_activity where application_name = 'embedding-recovery' and datname = current_database())")
+        .await;
+    assert!(waiting.try_wait().unwrap().is_none(), "it does not wait");
+    let tables = "select count(*) from pg_tables where schemaname = 'public'";
+    assert_eq!(database.value::<i64>(tables).await, 0, "it changed something");
+    let migrated = run(&mut database.program(&["migrate"])).await;
+    assert_eq!(migrated.code, Some(0), "{migrated:?}");
+    let waited = end_of(waiting).await;
+    assert_eq!(waited.code, Some(0), "{waited:?}");
+    assert_eq!(waited.stdout, "the schema is up to date\n");
+    assert!(waited.stderr.contains("run `embedding-recovery migrate`"), "{waited:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_only_waits_needs_a_database_that_another_can_migrate() {
+    let refused = run(&mut program(&["migrate", "--wait-only"])).await;
+    assert_eq!(refused.code, Some(64), "{refused:?}");
+    assert!(refused.stderr.contains("--database-url"), "{refused:?}");
+}
