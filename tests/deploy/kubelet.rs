@@ -65,7 +65,9 @@ impl Kubelet {
     pub fn of(deployment: &Value) -> Self {
         let container = at(deployment, "/spec/template/spec/containers/0");
         let secs = |object: &Value, pointer: &str| {
-            Duration::from_secs(at(object, pointer).as_u64().unwrap_or_else(|| panic!("no {pointer}")))
+            Duration::from_secs(
+                at(object, pointer).as_u64().unwrap_or_else(|| panic!("no {pointer}")),
+            )
         };
         Self {
             startup: Probe::of(container, "startupProbe"),
@@ -168,6 +170,11 @@ impl Pod {
     pub async fn wait_until_ready(&mut self) {
         let ready = self.ready.wait_for(|ready| *ready);
         within_deadline(&format!("{} is ready", self.name), ready).await.unwrap();
+    }
+
+    /// Sends it a signal by name.
+    pub async fn signal(&self, name: &str) {
+        self.service.signal(name).await;
     }
 
     /// Ends it as a cluster does: the hook, the signal, and a kill where that takes too long. It is

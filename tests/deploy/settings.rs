@@ -13,7 +13,9 @@ use crate::harness::calls::call;
 use crate::harness::program::{program, run};
 
 /// What containers of the program are given, by their names.
-pub fn environments(objects: &[Value]) -> BTreeMap<String, (Vec<String>, BTreeMap<String, String>)> {
+pub fn environments(
+    objects: &[Value],
+) -> BTreeMap<String, (Vec<String>, BTreeMap<String, String>)> {
     let mut found = BTreeMap::new();
     for pods in pods(objects) {
         let ours = pods.containers().filter(|container| {
