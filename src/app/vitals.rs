@@ -12,9 +12,15 @@ enum Stage {
     /// It waits for something, or starts.
     Starting(String),
     /// It works.
-    Serving { pulse: Pulse, store: PgStore },
+    Serving(Box<Working>),
     /// It was told to stop, or has nothing left to do.
     Stopping,
+}
+
+/// What a service that works is felt by.
+struct Working {
+    pulse: Pulse,
+    store: PgStore,
 }
 
 /// How the service is: told by itself, read by the probes.
@@ -33,7 +39,7 @@ impl ServiceVitals {
 
     /// It works.
     pub(super) fn serve(&self, pulse: Pulse, store: PgStore) {
-        self.0.send_replace(Stage::Serving { pulse, store });
+        self.0.send_replace(Stage::Serving(Box::new(Working { pulse, store })));
     }
 
     /// It goes down.
@@ -45,7 +51,7 @@ impl ServiceVitals {
     /// waited for then is not cured by a restart.
     fn pulse(&self) -> Option<Pulse> {
         match &*self.0.borrow() {
-            Stage::Serving { pulse, .. } => Some(pulse.clone()),
+            Stage::Serving(working) => Some(working.pulse.clone()),
             Stage::Starting(_) | Stage::Stopping => None,
         }
     }
@@ -54,7 +60,7 @@ impl ServiceVitals {
     fn working(&self) -> Result<PgStore, String> {
         match &*self.0.borrow() {
             Stage::Starting(reason) => Err(reason.clone()),
-            Stage::Serving { pulse, store } => pulse.renewal().map(|()| store.clone()),
+            Stage::Serving(working) => working.pulse.renewal().map(|()| working.store.clone()),
             Stage::Stopping => Err("stopping".into()),
         }
     }

@@ -10,7 +10,7 @@ use std::process::ExitCode;
 
 use anyhow::Context;
 use clap::Parser;
-use embedding_recovery::app::{self, Database, Ended};
+use embedding_recovery::app::{self, Database, Ended, ServiceVitals, StopSignal};
 use embedding_recovery::config::{DatabaseArgs, EmbedderArgs, WorkArgs};
 use embedding_recovery::import::Recordings;
 use embedding_recovery::postgres::{Hit, SearchMode, SearchRequest};
@@ -120,7 +120,9 @@ async fn ask(
     for read in Recordings::open(recordings, "default")? {
         import.store(&read.map_err(|refused| anyhow::anyhow!("{refused}"))?.recording).await?;
     }
-    let served = app::serve(database, &settings.embedder, &settings.work, true).await?;
+    let (vitals, mut stop) = (ServiceVitals::starting(), StopSignal::listen()?);
+    let Settings { embedder, work, .. } = settings;
+    let served = app::serve(database, embedder, work, true, &vitals, &mut stop).await?;
     anyhow::ensure!(matches!(served, Ended::Idle(counts) if counts.dead_letter == 0), "{served:?}");
     let model = database.store.stored_model().await?.context("a model")?.name;
     let mut found = [Found::default(); 3];

@@ -172,6 +172,11 @@ impl Pod {
         within_deadline(&format!("{} is ready", self.name), ready).await.unwrap();
     }
 
+    /// Sends it a signal by name.
+    pub async fn signal(&self, name: &str) {
+        self.service.signal(name).await;
+    }
+
     /// Ends it as a cluster does: the hook, the signal, and a kill where that takes too long. It is
     /// probed until the end.
     pub async fn end(self) -> Ended {

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use std::path::Path;
 use std::time::Duration;
 
+use serde_json::Value;
 use tokio::process::Command;
 use tokio::task::JoinSet;
 
@@ -15,9 +16,10 @@ use super::{parsed, rendered};
 use crate::chaos::checker::Evidence;
 use crate::chaos::watcher::Watcher;
 use crate::fakes::openai::{FakeOpenAi, Reply};
-use crate::harness::TestDatabase;
 use crate::harness::calls::call;
 use crate::harness::program::{program, run};
+use crate::harness::proxy::Weather;
+use crate::harness::{TestDatabase, eventually};
 
 /// Pods at a time, besides the one that comes.
 const PODS: usize = 3;
@@ -37,6 +39,15 @@ struct Containers {
 }
 
 impl Containers {
+    fn of(objects: &[Value], database_url: &str, api: &FakeOpenAi) -> Self {
+        Self {
+            found: environments(objects),
+            secrets: tempfile::tempdir().unwrap(),
+            database_url: database_url.to_owned(),
+            api_url: api.base_url().to_owned(),
+        }
+    }
+
     /// The command of a container: what the manifests set, but for what only a cluster has. Addresses are
     /// of this machine, and what lies in Secrets lies in a folder.
     fn command(&self, name: &str) -> Command {
@@ -98,12 +109,7 @@ async fn a_rolling_upgrade_by_the_deployment_loses_nothing_and_uses_no_attempt()
     let database = TestDatabase::bare().await;
     let fake = FakeOpenAi::start(8);
     fake.on(|_| true, Reply::Delay(API_LATENCY));
-    let containers = Containers {
-        found: environments(&objects),
-        secrets: tempfile::tempdir().unwrap(),
-        database_url: database.url.clone(),
-        api_url: fake.base_url().to_owned(),
-    };
+    let containers = Containers::of(&objects, &database.url, &fake);
     let migrated = run(&mut containers.command("Job/embedding-recovery-migrate migrate")).await;
     assert_eq!(migrated.code, Some(0), "{migrated:?}");
 
@@ -160,4 +166,31 @@ async fn a_rolling_upgrade_by_the_deployment_loses_nothing_and_uses_no_attempt()
         arrived,
         "all are complete at the first attempt"
     );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_pod_without_its_database_is_taken_out_and_one_that_hangs_would_be_restarted() {
+    let Some(yaml) = rendered("production") else { return };
+    let objects = parsed(&yaml);
+    let kubelet = Kubelet::of(of_kind(&objects, "Deployment").next().unwrap());
+    let database = TestDatabase::new().await;
+    let (network, url) = database.over_a_network().await;
+    let fake = FakeOpenAi::start(8);
+    let containers = Containers::of(&objects, &url, &fake);
+    let mut pod = containers.pod(&kubelet, "pod".into()).await;
+    pod.wait_until_ready().await;
+    assert_eq!(kubelet.complaints(), [""; 0]);
+    let told = async |what: &str| {
+        let told = || kubelet.complaints().iter().any(|complaint| complaint.contains(what));
+        eventually(what, async || told()).await;
+    };
+    network.set(Weather::Cut);
+    told("pod is not ready any more: 503").await;
+    network.set(Weather::Fine);
+    pod.wait_until_ready().await;
+    assert_eq!(kubelet.complaints().len(), 1, "no restart would help: {:?}", kubelet.complaints());
+    pod.signal("STOP").await;
+    told("pod would be restarted").await;
+    pod.signal("CONT").await;
+    assert_eq!(pod.end().await.code, Some(0));
 }
