@@ -79,6 +79,8 @@ fn the_context_has_only_what_the_build_reads() {
         assert!(root().join(path).exists() || path == "build.rs", "{path} is not there");
     }
     let manifest = fs::read_to_string(root().join("Cargo.toml")).unwrap();
+    let samples = fs::read_to_string(root().join("src/cli/demo/samples.rs")).unwrap();
+    assert!(samples.contains("/samples/calls.jsonl") && rules.contains(&"!samples"));
     for path in manifest.lines().filter_map(|line| line.strip_prefix("path = \"")) {
         let path = path.trim_end_matches('"');
         let let_in = rules.iter().any(|rule| {
