@@ -1,6 +1,7 @@
 //! The image. Nothing here can build one; what can be read of it is held against what it depends on.
 
 use std::fs;
+use std::path::Path;
 use std::process::Command;
 
 use super::rules::{of_kind, pods};
@@ -78,15 +79,43 @@ fn the_context_has_only_what_the_build_reads() {
         let path = rule.strip_prefix('!').expect("then only let in");
         assert!(root().join(path).exists() || path == "build.rs", "{path} is not there");
     }
+    let is_let_in = |path: &str| {
+        let rules = rules.iter().filter_map(|rule| rule.strip_prefix('!'));
+        rules.into_iter().any(|rule| Path::new(path).starts_with(rule))
+    };
     let manifest = fs::read_to_string(root().join("Cargo.toml")).unwrap();
-    for path in manifest.lines().filter_map(|line| line.strip_prefix("path = \"")) {
-        let path = path.trim_end_matches('"');
-        let let_in = rules.iter().any(|rule| {
-            rule.strip_prefix('!')
-                .is_some_and(|rule| path == rule || path.starts_with(&format!("{rule}/")))
-        });
-        assert!(let_in, "Cargo.toml names {path}, which the build would not find");
+    let targets = manifest.lines().filter_map(|line| line.strip_prefix("path = \""));
+    let targets: Vec<&str> = targets.map(|path| path.trim_end_matches('"')).collect();
+    assert!(targets.len() >= 3, "{targets:?}");
+    for path in targets {
+        assert!(is_let_in(path), "Cargo.toml names {path}, which the build would not find");
     }
+    let included = included_files();
+    assert!(included.iter().any(|path| path == "samples/calls.jsonl"), "{included:?}");
+    for path in included {
+        assert!(is_let_in(&path), "the source has {path} in it, which the build would not find");
+    }
+}
+
+/// The files that the source takes in as they are, from the root of the repository.
+fn included_files() -> Vec<String> {
+    let mut found = Vec::new();
+    for entry in walkdir::WalkDir::new(root().join("src")) {
+        let path = entry.unwrap().into_path();
+        if path.extension().is_none_or(|extension| extension != "rs") {
+            continue;
+        }
+        let source = fs::read_to_string(&path).unwrap();
+        for macro_name in ["include_bytes!(", "include_str!("] {
+            for rest in source.split(macro_name).skip(1) {
+                let name = rest.split('"').nth(1).unwrap();
+                let file = path.parent().unwrap().join(name).canonicalize().unwrap();
+                let file = file.strip_prefix(root().canonicalize().unwrap()).unwrap();
+                found.push(file.to_string_lossy().into_owned());
+            }
+        }
+    }
+    found
 }
 
 #[test]

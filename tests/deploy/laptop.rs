@@ -45,7 +45,7 @@ fn the_commands_name_what_is_there() {
 #[tokio::test(flavor = "multi_thread")]
 async fn the_sample_calls_go_in_through_a_pipe_and_are_embedded_without_a_key() {
     let import = commands().into_iter().find(|line| line.contains(" import ")).expect("an import");
-    let (_, args) = import.split_once("/embedding-recovery ").expect("the program");
+    let (_, args) = import.split_once(" -- /embedding-recovery ").expect("the program");
     let (args, file) = args.split_once(" <").expect("a file");
     let args: Vec<&str> = args.split_whitespace().collect();
     let database = TestDatabase::new().await;

@@ -2,8 +2,10 @@
 
 use serde_json::Value;
 
-use super::rules::{of_kind, pods, pods_are_restricted, ports, references, selectors, volumes};
-use super::{OVERLAYS, at, parsed, rendered, rendered_folder, root, tool};
+use super::rules::{
+    monitors, of_kind, pods, pods_are_restricted, ports, references, selectors, volumes,
+};
+use super::{OVERLAYS, at, monitoring, parsed, rendered, rendered_folder, root, tool};
 
 /// What must be there before production is applied; the README says how it gets there.
 const PROVIDED: &[(&str, &[&str])] = &[
@@ -130,6 +132,31 @@ fn the_readme_says_how_the_secrets_come_to_be_there() {
         for key in *keys {
             assert!(command.contains(&format!("{key}=")), "{secret}: {key}: {command}");
         }
+    }
+}
+
+/// What scrapes is applied beside an overlay: it must find that one's Service.
+#[test]
+fn the_monitor_scrapes_the_service_and_would_not_find_another() {
+    let (Some(overlay), Some(monitoring)) = (rendered("production"), monitoring()) else { return };
+    let yaml = format!("{overlay}\n---\n{monitoring}");
+    let objects = parsed(&yaml);
+    assert_eq!(of_kind(&objects, "ServiceMonitor").count(), 1);
+    assert_eq!(of_kind(&objects, "PrometheusRule").count(), 1);
+    assert_eq!(monitors(&objects), [""; 0]);
+    let mistakes: Vec<String> = objects.iter().flat_map(super::objects::mistakes).collect();
+    assert!(mistakes.is_empty(), "{mistakes:?}");
+    for (from, to, told) in [
+        ("port: probes\n    scrape", "port: metrics\n    scrape", "a port \"metrics\""),
+        (
+            "namespace: embedding-recovery\nspec:\n  endpoints",
+            "namespace: a\nspec:\n  endpoints",
+            "selects 0",
+        ),
+    ] {
+        assert!(yaml.contains(from), "there is no {from}");
+        let found = monitors(&parsed(&yaml.replace(from, to)));
+        assert!(found.iter().any(|line| line.contains(told)), "{to}: {found:?}");
     }
 }
 

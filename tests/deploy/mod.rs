@@ -45,6 +45,11 @@ pub fn rendered(overlay: &str) -> Option<String> {
     rendered_folder(&root().join("deploy/kubernetes/overlays").join(overlay))
 }
 
+/// The same of what the Prometheus operator and Grafana read.
+fn monitoring() -> Option<String> {
+    rendered_folder(&root().join("observability/kubernetes"))
+}
+
 /// The same of any folder with a kustomization.
 fn rendered_folder(folder: &Path) -> Option<String> {
     let ended = run(Command::new(tool("kubectl")?).arg("kustomize").arg(folder));

@@ -109,6 +109,35 @@ fn peers(policy: &Value) -> impl Iterator<Item = &Value> {
     from.chain(rules("egress").flat_map(|rule| list(at(rule, "/to"))))
 }
 
+/// Monitors that select no Service, or a port that those selected do not have.
+pub fn monitors(objects: &[Value]) -> Vec<String> {
+    let mut broken = Vec::new();
+    for monitor in of_kind(objects, "ServiceMonitor") {
+        let selector = at(monitor, "/spec/selector/matchLabels");
+        let services: Vec<&Value> = of_kind(objects, "Service")
+            .filter(|service| selects(selector, at(service, "/metadata/labels")))
+            .filter(|service| {
+                at(service, "/metadata/namespace") == at(monitor, "/metadata/namespace")
+            })
+            .collect();
+        if services.len() != 1 {
+            broken.push(format!("{} selects {} Services", name(monitor), services.len()));
+        }
+        let ports: BTreeSet<Option<&str>> = services
+            .iter()
+            .flat_map(|service| list(at(service, "/spec/ports")))
+            .map(|port| at(port, "/name").as_str())
+            .collect();
+        for endpoint in list(at(monitor, "/spec/endpoints")) {
+            let port = at(endpoint, "/port");
+            if !ports.contains(&port.as_str()) {
+                broken.push(format!("{} names a port {port}, which no Service has", name(monitor)));
+            }
+        }
+    }
+    broken
+}
+
 /// Ports that are named and that no selected pod has.
 pub fn ports(objects: &[Value]) -> Vec<String> {
     let pods = pods(objects);
