@@ -40,8 +40,8 @@ async fn bad_day(database: &TestDatabase, fake: &FakeOpenAi, service: &Service) 
             ("x-ratelimit-limit-requests", "100"),
             ("x-ratelimit-remaining-requests", "25"),
             ("x-ratelimit-reset-requests", "50ms"),
-            ("x-ratelimit-limit-tokens", "1000"),
-            ("x-ratelimit-remaining-tokens", "1000"),
+            ("x-ratelimit-limit-tokens", "100000"),
+            ("x-ratelimit-remaining-tokens", "100000"),
             ("x-ratelimit-reset-tokens", "50ms"),
         ]
         .map(|(name, value)| (name, value.to_owned()))
@@ -60,10 +60,11 @@ async fn bad_day(database: &TestDatabase, fake: &FakeOpenAi, service: &Service) 
     database.wait_until(dead).await;
     fake.recover();
 
-    // A request is sent four times before a probe, which the fifth answer is to.
+    // A request is sent four times before a probe, which the fifth answer is to; of one chunk, so that
+    // it is not split and tried in halves.
     let broken = Reply::error(500, "server_error", "The server had an error.");
     fake.script(vec![broken.clone(); 4]);
-    database.import(&[call(FIRST_ID + 2, 4)]).await;
+    database.import(&[call(FIRST_ID + 2, 1)]).await;
     wait_for_completed(database, FIRST_ID + 2).await;
 
     fake.on(|_| true, broken);

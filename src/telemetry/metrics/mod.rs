@@ -49,6 +49,15 @@ pub fn metrics() -> &'static Metrics {
 /// Builds the instruments, once a process and before anything is measured, for `/metrics` and, with
 /// `otlp`, for that reader too.
 pub fn start<R: MetricReader>(resource: Resource, otlp: Option<R>) -> SdkMeterProvider {
+    let (provider, registry) = provider(resource, otlp);
+    let metrics = METRICS.get_or_init(|| Metrics::new(&provider.meter(SCOPE)));
+    REGISTRY.get_or_init(|| registry);
+    metrics.begin();
+    provider
+}
+
+/// A provider with its readers, and the registry that one of them reads for.
+fn provider<R: MetricReader>(resource: Resource, otlp: Option<R>) -> (SdkMeterProvider, Registry) {
     let registry = Registry::new();
     let mut provider = SdkMeterProvider::builder().with_resource(resource);
     let exporter = opentelemetry_prometheus::exporter()
@@ -62,11 +71,7 @@ pub fn start<R: MetricReader>(resource: Resource, otlp: Option<R>) -> SdkMeterPr
     if let Some(reader) = otlp {
         provider = provider.with_reader(reader);
     }
-    let provider = provider.build();
-    let metrics = METRICS.get_or_init(|| Metrics::new(&provider.meter(SCOPE)));
-    REGISTRY.get_or_init(|| registry);
-    metrics.begin();
-    provider
+    (provider.build(), registry)
 }
 
 /// Name of the one scope of all instruments; no series carries it.
@@ -78,9 +83,13 @@ const SCOPE: &str = "embedding-recovery";
 /// # Errors
 /// The text cannot be written.
 pub fn exposition() -> Result<String, String> {
-    let families = REGISTRY.get().map(Registry::gather).unwrap_or_default();
+    REGISTRY.get().map_or(Ok(String::new()), text)
+}
+
+fn text(registry: &Registry) -> Result<String, String> {
     let mut text = Vec::new();
-    TextEncoder::new().encode(&families, &mut text).map_err(|error| error.to_string())?;
+    let written = TextEncoder::new().encode(&registry.gather(), &mut text);
+    written.map_err(|error| error.to_string())?;
     String::from_utf8(text).map_err(|error| error.to_string())
 }
 
@@ -151,3 +160,6 @@ impl Metrics {
         self.levels.set(metric, attributes, value);
     }
 }
+
+#[cfg(test)]
+mod tests;

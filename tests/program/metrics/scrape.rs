@@ -14,21 +14,26 @@ pub struct Service {
 }
 
 impl Service {
-    /// Starts it and waits until it says where it listens.
+    /// Starts it, and waits until it says where it listens and that it serves.
     pub async fn start(command: &mut Command) -> Self {
         let mut child = command.spawn().unwrap();
         let mut log = BufReader::new(child.stderr.take().unwrap()).lines();
+        let mut url = None;
         loop {
-            let line =
-                log.next_line().await.unwrap().expect("a service says where its metrics are");
-            if let Some((_, url)) = line.split_once("probes and metrics are at ") {
-                return Self { child, url: url.trim().to_owned(), _log: log };
+            let line = log.next_line().await.unwrap().expect("a service says that it serves");
+            if let Some((_, told)) = line.split_once("probes and metrics are at ") {
+                url = Some(told.trim().to_owned());
+            }
+            if line.contains(" serving ") {
+                let url = url.expect("it says where its metrics are before");
+                return Self { child, url, _log: log };
             }
         }
     }
 
     /// Reads the metrics.
     pub async fn scrape(&self) -> Scrape {
+        let _ = rustls::crypto::ring::default_provider().install_default();
         let client = reqwest::Client::builder().no_proxy().build().unwrap();
         let answer = client.get(&self.url).send().await.unwrap();
         assert_eq!(answer.status(), 200);
