@@ -23,6 +23,7 @@ use crate::domain::failure::Failure;
 use crate::domain::part::Part;
 use crate::domain::task::{Policies, Task};
 use crate::ports::{Occasion, Store};
+use crate::telemetry::spans;
 pub(super) use run::RecoveryEnding;
 use run::Run;
 pub use sweeping::DELETE_ROWS_MAX;
@@ -255,7 +256,9 @@ impl RecoveryState {
         let RecoveryArguments { store, outages, worker_id, model_name, lease, .. } =
             &self.arguments;
         let claiming = store.claim_recovery(*worker_id, model_name, &run.row, wanted, *lease);
-        let tasks: Vec<Task> = outages.answered(claiming).await?;
+        let mut step = spans::claim(Part::Recovery, *worker_id);
+        let mut tasks: Vec<Task> = step.run(outages.answered(claiming)).await?;
+        step.claimed(&mut tasks);
         let tokens: Vec<Uuid> = tasks.iter().map(|task| task.lease.token).collect();
         run.claimed(tokens.iter().copied(), wanted);
         self.held.extend(tokens);

@@ -29,6 +29,7 @@ use crate::domain::part::Part;
 use crate::domain::recording::RecordingKey;
 use crate::domain::task::{Policies, Task};
 use crate::ports::Embedded;
+use crate::telemetry::spans::AttemptSpan;
 use children::Children;
 use endings::{Ending, Unsettled};
 
@@ -225,8 +226,10 @@ impl SupervisorState {
             claimer.cast(ClaimerMessage::Recovering { tokens: tokens(&recovering) });
         }
         for task in tasks {
+            let trace = AttemptSpan::open(&task, &self.settings.model.name);
             let attempt = Attempt {
                 task,
+                trace,
                 store: self.settings.store.clone(),
                 embedder: self.settings.embedder.clone(),
                 model_name: self.settings.model.name.clone(),
@@ -239,7 +242,7 @@ impl SupervisorState {
             };
             if self.draining {
                 // Claimed just before the drain: given back untouched.
-                self.settle(myself, attempt.task, Failure::Shutdown);
+                self.settle(myself, attempt, Failure::Shutdown);
             } else {
                 self.spawn_recording(myself, attempt, 0).await?;
             }

@@ -13,6 +13,7 @@ use model2vec_rs::model::StaticModel;
 use crate::domain::failure::Failure;
 use crate::domain::packing::{RequestLimits, estimate_tokens};
 use crate::ports::{Embedded, Embedder};
+use crate::telemetry::spans::Provider;
 
 /// The numbers in one vector; `model/distil.py` set it when it made the weights.
 pub const DIMENSIONS: usize = 256;
@@ -68,6 +69,11 @@ impl LocalEmbedder {
             DIMENSIONS => Ok(LocalEmbedder { model }),
             found => Err(LocalModelError::Dimensions { found }),
         }
+    }
+
+    /// Who is asked, as spans tell it.
+    pub fn provider() -> Provider {
+        Provider { name: "local".to_owned(), model: STORED_MODEL.to_owned(), server: None }
     }
 
     /// Embeds each text whole, however long: one vector a text in the order of `texts`, each of
