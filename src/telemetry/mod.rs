@@ -3,6 +3,7 @@
 
 pub mod drops;
 mod environment;
+mod idle;
 mod lines;
 mod otlp;
 pub mod spans;
