@@ -16,4 +16,5 @@ mod pipeline;
 mod program;
 mod readme;
 mod store;
+mod telemetry;
 mod transactions;
