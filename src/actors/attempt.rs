@@ -85,10 +85,12 @@ impl Attempt {
         // A restart in place may have left rows of this lease with the Writer: they count as
         // stored once they are, and must not be bought again.
         let token = self.task.lease.token;
-        self.writer.ask(|reply| WriterMessage::Flush { token, reply }).await;
-        let set = self
-            .persist(|| self.store.open_chunk_set(&self.task.lease, &self.task.key, &request))
-            .await?;
+        let opening = async {
+            self.writer.ask(|reply| WriterMessage::Flush { token, reply }).await;
+            let (lease, key) = (&self.task.lease, &self.task.key);
+            self.persist(|| self.store.open_chunk_set(lease, key, &request)).await
+        };
+        let set = spans::open_chunk_set().run(opening).await?;
         let destination = Arc::new(Destination {
             lease: self.task.lease,
             chunk_set_id: set.id,

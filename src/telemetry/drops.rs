@@ -47,7 +47,8 @@ static DROPPED: [AtomicU64; 3] = [const { AtomicU64::new(0) }; 3];
 static TROUBLE: Mutex<Trouble> = Mutex::new(Trouble::NONE);
 
 /// Spans, metrics or log records that the exporter of this signal has given up since the process
-/// began.
+/// began. What found no room in the SDK's buffer, while an exporter hung, is not among them: the SDK does
+/// not tell.
 pub fn dropped(signal: Signal) -> u64 {
     DROPPED[signal as usize].load(Ordering::Relaxed)
 }

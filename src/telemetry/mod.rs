@@ -12,8 +12,8 @@ pub mod spans;
 use opentelemetry::trace::TracerProvider;
 use opentelemetry_appender_tracing::layer::OpenTelemetryTracingBridge;
 use opentelemetry_otlp::ExporterBuildError;
-use tracing::{Metadata, Subscriber};
-use tracing_subscriber::filter::{FilterExt, LevelFilter, filter_fn};
+use tracing::{Level, Metadata, Subscriber};
+use tracing_subscriber::filter::{FilterExt, filter_fn};
 use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::registry::LookupSpan;
 use tracing_subscriber::util::SubscriberInitExt;
@@ -76,8 +76,8 @@ pub fn parse_filter(text: &str) -> Result<String, String> {
 pub fn start(format: LogFormat, filter: &str) -> Result<Telemetry, TelemetryError> {
     let environment = Environment::read(|name| std::env::var(name).ok())?;
     let pipeline = Pipeline::start(&environment)?;
-    let lines = lines::layer(format)
-        .with_filter(EnvFilter::new(filter).and(filter_fn(|metadata| is_for_lines(metadata))));
+    let lines =
+        lines::layer(format).with_filter(EnvFilter::new(filter).and(filter_fn(is_for_lines)));
     let logs = pipeline.logs.as_ref().map(|provider| {
         OpenTelemetryTracingBridge::new(provider)
             .with_filter(EnvFilter::new(filter).and(filter_fn(|metadata| !is_carrier(metadata))))
@@ -108,7 +108,7 @@ where
         .with_location(false)
         .with_threads(false)
         .with_target(false)
-        .with_filter(LevelFilter::INFO.and(filter_fn(|metadata| !is_carrier(metadata))))
+        .with_filter(filter_fn(is_for_traces))
         .boxed()
 }
 
@@ -116,6 +116,13 @@ where
 fn is_for_lines(metadata: &Metadata<'_>) -> bool {
     let is_step = metadata.is_span() && metadata.target() == spans::STEP;
     !is_step && !metadata.target().starts_with(SDK)
+}
+
+/// The service's own spans, with its events in them; of the libraries', what went wrong.
+fn is_for_traces(metadata: &Metadata<'_>) -> bool {
+    let own = metadata.target().starts_with(env!("CARGO_CRATE_NAME"));
+    let level_max = if own { Level::INFO } else { Level::WARN };
+    (own || metadata.is_event()) && *metadata.level() <= level_max && !is_carrier(metadata)
 }
 
 fn is_carrier(metadata: &Metadata<'_>) -> bool {

@@ -5,9 +5,10 @@ use std::sync::mpsc;
 use std::time::{Duration, Instant};
 
 use opentelemetry::{Key, KeyValue};
+use opentelemetry_otlp::tonic_types::transport::ClientTlsConfig;
 use opentelemetry_otlp::{
     ExporterBuildError, LogExporter, MetricExporter, Protocol as OtlpProtocol, SpanExporter,
-    WithExportConfig,
+    WithExportConfig, WithTonicConfig,
 };
 use opentelemetry_sdk::Resource;
 use opentelemetry_sdk::error::OTelSdkResult;
@@ -147,10 +148,18 @@ fn counted<E>(exporter: E, signal: Signal, to: &Destination) -> Counted<E> {
     Counted::new(exporter, signal, to.endpoint.clone())
 }
 
+/// By itself, the exporter trusts nobody.
+fn grpc<B: WithTonicConfig>(builder: B, to: &Destination) -> B {
+    match to.endpoint.starts_with("https://") {
+        true => builder.with_tls_config(ClientTlsConfig::new().with_enabled_roots()),
+        false => builder,
+    }
+}
+
 fn span_exporter(to: &Destination) -> Result<SpanExporter, ExporterBuildError> {
     let builder = SpanExporter::builder();
     match to.protocol {
-        Protocol::Grpc => builder.with_tonic().build(),
+        Protocol::Grpc => grpc(builder.with_tonic(), to).build(),
         Protocol::Http => builder.with_http().with_protocol(OtlpProtocol::HttpBinary).build(),
     }
 }
@@ -158,7 +167,7 @@ fn span_exporter(to: &Destination) -> Result<SpanExporter, ExporterBuildError> {
 fn log_exporter(to: &Destination) -> Result<LogExporter, ExporterBuildError> {
     let builder = LogExporter::builder();
     match to.protocol {
-        Protocol::Grpc => builder.with_tonic().build(),
+        Protocol::Grpc => grpc(builder.with_tonic(), to).build(),
         Protocol::Http => builder.with_http().with_protocol(OtlpProtocol::HttpBinary).build(),
     }
 }
@@ -166,7 +175,7 @@ fn log_exporter(to: &Destination) -> Result<LogExporter, ExporterBuildError> {
 fn metric_exporter(to: &Destination) -> Result<MetricExporter, ExporterBuildError> {
     let builder = MetricExporter::builder();
     match to.protocol {
-        Protocol::Grpc => builder.with_tonic().build(),
+        Protocol::Grpc => grpc(builder.with_tonic(), to).build(),
         Protocol::Http => builder.with_http().with_protocol(OtlpProtocol::HttpBinary).build(),
     }
 }

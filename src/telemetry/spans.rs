@@ -170,6 +170,11 @@ pub fn chunk() -> Step {
     step(info_span!(target: STEP, "chunk"))
 }
 
+/// Rows that are on their way are waited for, and the set is opened, with what is stored already.
+pub fn open_chunk_set() -> Step {
+    database("INSERT", info_span!(target: STEP, "open chunk set", otel.kind = "client"))
+}
+
 /// Who is asked for vectors.
 #[derive(Debug, Clone)]
 pub struct Provider {

@@ -7,6 +7,7 @@ pub mod pooler;
 pub mod program;
 pub mod proxy;
 pub mod service;
+pub mod tls;
 
 use std::future::Future;
 use std::path::PathBuf;

@@ -3,10 +3,11 @@
 
 use std::path::Path;
 use std::process::Stdio;
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use axum::Router;
-use axum::http::StatusCode;
+use axum::http::{StatusCode, Uri};
 use fake_opentelemetry_collector::{ExportedLog, ExportedSpan, FakeCollectorServer};
 use tokio::io::{AsyncBufReadExt, BufReader};
 use tokio::net::TcpListener;
@@ -17,6 +18,7 @@ use crate::fakes::openai::FakeOpenAi;
 use crate::harness::calls::call;
 use crate::harness::program::{end_of, program, run, signal};
 use crate::harness::proxy::{Proxy, Upstream, Weather};
+use crate::harness::tls::over_tls;
 use crate::harness::{TestDatabase, eventually, within_deadline};
 
 /// The bound of a shutdown, and what a busy machine adds.
@@ -93,7 +95,7 @@ async fn spans_and_logs_arrive_correlated_and_linked_to_who_enqueued() {
     let (stderr, _) = running.await.unwrap();
 
     let attempt = spans.iter().find(|span| is_attempt(span)).unwrap();
-    let requested = attempt.links.iter().find(|link| link.trace_id == &SOMEBODY[3..35]);
+    let requested = attempt.links.iter().find(|link| link.trace_id == SOMEBODY[3..35]);
     assert_eq!(requested.unwrap().attributes.len(), 1, "{attempt:?}");
     let kept = database.value::<String>("select trace_id from embedding_attempts").await;
     assert_eq!(kept, attempt.trace_id);
@@ -203,6 +205,38 @@ async fn a_collector_that_goes_away_and_comes_back_is_told_both_times_and_gets_w
 
 async fn wait_for_line(log: &Path, text: &str) {
     eventually(text, async || std::fs::read_to_string(log).unwrap().contains(text)).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_collector_behind_tls_is_reached_by_either_protocol_where_its_authority_is_known() {
+    let directory = tempfile::tempdir().unwrap();
+    let paths = Arc::new(Mutex::new(Vec::new()));
+    let seen = paths.clone();
+    let app = Router::new().fallback(async move |uri: Uri| {
+        seen.lock().unwrap().push(uri.path().to_owned());
+    });
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let http = listener.local_addr().unwrap();
+    tokio::spawn(async move { axum::serve(listener, app).await });
+    let mut collector = FakeCollectorServer::start().await.unwrap();
+    for (behind, protocol, alpn) in
+        [(collector.address(), "grpc", "h2"), (http, "http/protobuf", "http/1.1")]
+    {
+        let (port, pem) = over_tls(behind, &[alpn]).await;
+        let authority = directory.path().join(alpn.replace('/', "-"));
+        std::fs::write(&authority, pem).unwrap();
+        let database = TestDatabase::new().await;
+        let fake = FakeOpenAi::start(8);
+        database.import(&[call(1, 1)]).await;
+        let endpoint = format!("https://localhost:{port}");
+        let mut command = serve(&database, &fake, &endpoint, &["--exit-when-idle"]);
+        command.env("OTEL_EXPORTER_OTLP_PROTOCOL", protocol).env("SSL_CERT_FILE", authority);
+        let (stderr, _) = run_to_the_end(&mut command).await;
+        assert!(!stderr.contains(TROUBLE), "{protocol}: {stderr}");
+    }
+    let spans = collector.exported_spans(1, Duration::from_secs(5)).await;
+    assert!(spans.iter().any(is_attempt), "{spans:?}");
+    assert!(paths.lock().unwrap().contains(&"/v1/traces".to_owned()), "{paths:?}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -62,6 +62,7 @@ async fn a_good_recording_is_one_trace_that_tells_every_step_in_order() {
             "process recording consumer",
             "  load transcript client",
             "  chunk",
+            "  open chunk set client",
             "  embeddings test-model client",
             "  store chunks client",
             "  embeddings test-model client",
@@ -113,6 +114,10 @@ async fn a_good_recording_is_one_trace_that_tells_every_step_in_order() {
     }
     assert!(store["batch_size.after"].parse::<u64>().unwrap() >= 50, "{store:?}");
 
+    // Libraries have spans too, which are no part of this story.
+    let steps = received.tree(&attempt).len();
+    let others = spans.len() - steps;
+    assert_eq!(spans.iter().filter(|span| span.name == "claim").count(), others, "{spans:#?}");
     // The claim is a trace of its own, and says how many it took.
     assert_eq!(received.links(&attempt), ["claim -> claim"]);
     let claims = spans.iter().filter(|span| span.name == "claim");
@@ -144,9 +149,11 @@ async fn a_panic_ends_its_step_with_an_error_and_the_next_run_is_told_by_the_sam
             "process recording consumer",
             "  load transcript client",
             "  chunk",
+            "  open chunk set client",
             "  embeddings test-model client !panicked",
             "  load transcript client",
             "  chunk",
+            "  open chunk set client",
             "  embeddings test-model client",
             "  store chunks client",
             "  complete client",
@@ -170,7 +177,12 @@ async fn a_retry_is_a_trace_of_its_own_that_links_to_the_attempt_before_it() {
     scene.end(tree).await;
 
     let attempts = received.attempts(1);
-    let run = ["  load transcript client", "  chunk", "  embeddings test-model client !panicked"];
+    let run = [
+        "  load transcript client",
+        "  chunk",
+        "  open chunk set client",
+        "  embeddings test-model client !panicked",
+    ];
     let mut failed = vec!["process recording consumer !panicked"];
     failed.extend([run, run, run].concat());
     failed.push("  settle client");
@@ -214,6 +226,7 @@ async fn a_recovery_links_to_the_attempt_that_failed_and_to_who_asked_for_it() {
             "process recording consumer !chunk_refused",
             "  load transcript client",
             "  chunk",
+            "  open chunk set client",
             "  embeddings test-model client !request_refused",
             // The probe, which tells whose fault it is.
             "  embeddings test-model client",
@@ -258,4 +271,24 @@ async fn the_attempt_after_a_dead_worker_links_to_the_one_that_died() {
     scene.end(tree).await;
     let links = received.links(&received.attempts(1)[0]);
     assert_eq!(links, ["claim -> claim", "previous attempt -> 4bf92f3577b34da6a3ce929d0e0e4736"]);
+}
+
+#[tokio::test]
+async fn a_wait_for_the_rate_limit_and_a_repetition_are_events_of_the_request() {
+    let received = Received::start();
+    let scene = Scene::new().await;
+    scene.database.import(&[call(1, 1)]).await;
+    let retry_after = Duration::from_millis(10);
+    scene.fake.script([Reply::RateLimited { retry_after }, Reply::HtmlError]);
+    let tree = scene.database.serve(settings(&scene)).await;
+    scene.database.wait_until_settled(&tree).await;
+    wait_for_attempts(&received, 1, 1).await;
+    scene.end(tree).await;
+    let spans = received.spans();
+    let requests: Vec<_> =
+        spans.iter().filter(|span| span.name == "embeddings test-model").collect();
+    assert_eq!(requests.len(), 1, "{requests:?}");
+    let events: Vec<&str> = requests[0].events.iter().map(|event| &*event.name).collect();
+    assert_eq!(events, ["rate limited", "a request failed and is repeated"]);
+    assert_eq!(requests[0].status, Status::Unset);
 }
