@@ -7,6 +7,7 @@ mod doctor;
 mod embedding;
 mod recover;
 mod reembed;
+mod sampling;
 mod search;
 mod serve;
 

@@ -4,6 +4,7 @@
 mod admin;
 mod embedder;
 mod health;
+mod observability;
 mod provider;
 mod work;
 
@@ -14,6 +15,7 @@ use clap::Args;
 pub use admin::{AdminArgs, AdminTokens, NamedToken};
 pub use embedder::{EmbedderArgs, EmbedderChoice, LOCAL_MODEL};
 pub use health::HealthArgs;
+pub use observability::ObservabilityArgs;
 pub use provider::{CaBundle, Header, Provider, ProviderArgs};
 pub use work::WorkArgs;
 

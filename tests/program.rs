@@ -8,6 +8,7 @@ mod following;
 mod import_files;
 mod imports;
 mod killed;
+mod metrics;
 mod monitoring;
 mod pooled;
 mod proxies;

@@ -15,10 +15,12 @@ use super::progress::Progress;
 use super::writer::{Lanes, WriterMessage};
 use crate::domain::chunking::{self, Chunk};
 use crate::domain::failure::Failure;
+use crate::domain::packing::estimate_tokens;
 use crate::domain::recording::Recording;
 use crate::domain::task::Task;
 use crate::ports::{ChunkRow, ChunkSetRequest, Completion, Destination, Embedder, Store, Work};
 use crate::telemetry;
+use crate::telemetry::metrics::metrics;
 
 /// What an attempt works with. Cloned for a restart in place.
 #[derive(Clone)]
@@ -35,6 +37,8 @@ pub(super) struct Attempt {
     pub(super) leased_until: watch::Receiver<Instant>,
     pub(super) outages: Outages,
     pub(super) progress: Arc<Progress>,
+    /// When it began; a restart in place begins no other.
+    pub(super) began: Instant,
 }
 
 /// What a successful attempt did.
@@ -104,13 +108,14 @@ impl Attempt {
         let mut work = Work { chunks: plan.chunks.len() as u32, ..Work::default() };
         let stored = if set.current { work.chunks } else { set.stored.len() as u32 };
         self.progress.opened(plan.recording.title.as_deref(), work.chunks, stored);
+        let mut missing = Vec::new();
         if set.current {
             work.chunks_reused = work.chunks;
         } else {
             let is_stored = |index: &u32| set.stored.binary_search(index).is_ok();
             let reusable: Vec<u32> =
                 set.reusable.iter().copied().filter(|index| !is_stored(index)).collect();
-            let missing: Vec<u32> = (0..work.chunks)
+            missing = (0..work.chunks)
                 .filter(|index| !is_stored(index) && reusable.binary_search(index).is_err())
                 .collect();
             work.chunks_reused = work.chunks - missing.len() as u32;
@@ -119,6 +124,7 @@ impl Attempt {
         }
         let completion =
             self.persist(|| self.store.complete(&self.task.lease, set.id, work)).await?;
+        metrics().chunks_reused(work.chunks_reused.into(), plan.tokens_but_of(&missing));
         Ok(Done { completion, work })
     }
 
@@ -184,6 +190,14 @@ impl Attempt {
 const REUSED_ROWS_MAX: usize = 100;
 
 impl Plan {
+    /// Tokens, as they are estimated, of all chunks but the `missing`, which are in ascending order.
+    fn tokens_but_of(&self, missing: &[u32]) -> u64 {
+        let kept =
+            (0..).zip(&self.chunks).filter(|(index, _)| missing.binary_search(index).is_err());
+        kept.map(|(_, chunk)| estimate_tokens(chunk.embedded_text(&self.recording).len()) as u64)
+            .sum()
+    }
+
     fn row(&self, index: u32, embedding: Option<Vec<f32>>) -> ChunkRow {
         let chunk = &self.chunks[index as usize];
         ChunkRow {

@@ -17,6 +17,7 @@ use super::supervisor::SupervisorMessage;
 use crate::domain::failure::Failure;
 use crate::domain::part::Part;
 use crate::ports::{ClaimOf, Claimed, Embedder, Store};
+use crate::telemetry::metrics::metrics;
 pub(super) use heartbeat::Trouble;
 
 /// Leases, and the worker's own row, are renewed this many times in their length, so that one late
@@ -179,6 +180,7 @@ impl Actor for Claimer {
                 state.arguments.supervisor.cast(SupervisorMessage::ClaimerDrained)?;
             }
         }
+        metrics().slots(state.held.in_slots(), state.arguments.slots);
         Ok(())
     }
 }
@@ -249,7 +251,10 @@ impl ClaimerState {
         let (worker_id, model_name) = (arguments.worker_id, &arguments.model_name);
         let claim = arguments.store.claim(worker_id, model_name, of, arguments.lease);
         // Whoever waits for a claim renews nothing meanwhile.
-        let claimed = answered_within(arguments.lease / RENEWALS_PER_LEASE, claim).await?;
+        let claimed = answered_within(arguments.lease / RENEWALS_PER_LEASE, claim).await;
+        let tasks = claimed.as_ref().map(|claimed| claimed.tasks.as_slice());
+        metrics().claimed(Part::Main, asked.elapsed(), tasks);
+        let claimed = claimed?;
         if self.held.tokens.is_empty() && !claimed.tasks.is_empty() {
             arguments.leased_until.send_replace(asked + arguments.lease);
         }

@@ -6,7 +6,7 @@ mod sweeping;
 
 use std::collections::HashSet;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use chrono::{DateTime, Utc};
 use croner::Cron;
@@ -23,6 +23,7 @@ use crate::domain::failure::Failure;
 use crate::domain::part::Part;
 use crate::domain::task::{Policies, Task};
 use crate::ports::{Occasion, Store};
+use crate::telemetry::metrics::metrics;
 pub(super) use run::RecoveryEnding;
 use run::Run;
 pub use sweeping::DELETE_ROWS_MAX;
@@ -255,7 +256,10 @@ impl RecoveryState {
         let RecoveryArguments { store, outages, worker_id, model_name, lease, .. } =
             &self.arguments;
         let claiming = store.claim_recovery(*worker_id, model_name, &run.row, wanted, *lease);
-        let tasks: Vec<Task> = outages.answered(claiming).await?;
+        let asked = Instant::now();
+        let tasks = outages.answered(claiming).await;
+        metrics().claimed(Part::Recovery, asked.elapsed(), tasks.as_deref());
+        let tasks: Vec<Task> = tasks?;
         let tokens: Vec<Uuid> = tasks.iter().map(|task| task.lease.token).collect();
         run.claimed(tokens.iter().copied(), wanted);
         self.held.extend(tokens);

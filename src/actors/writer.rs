@@ -17,6 +17,7 @@ use crate::domain::batch_size::BatchSize;
 use crate::domain::failure::Failure;
 use crate::domain::part::Part;
 use crate::ports::{ChunkRow, Destination, Store};
+use crate::telemetry::metrics::{self, metrics};
 
 /// Statements in flight: as many as gain something on the two cores that were measured.
 const STATEMENTS_MAX: usize = 2;
@@ -78,6 +79,16 @@ impl Lanes {
     /// True where a recording's rows are written in small batches that may take their time.
     pub(super) fn is_patient(&self, part: Part, chunks: u32) -> bool {
         part == Part::Recovery || chunks > self.small_batches_above
+    }
+
+    /// Says how many rows are on their way.
+    pub(super) fn measure(&self) {
+        let lanes =
+            [(false, &self.quick, ROWS_IN_FLIGHT_MAX), (true, &self.patient, PATIENT_ROWS_MAX)];
+        for (patient, permits, max) in lanes {
+            let used = max.saturating_sub(permits.available_permits());
+            metrics().permits(metrics::Lane::of(patient), used, max);
+        }
     }
 
     /// The permits of a lane.
@@ -147,9 +158,14 @@ impl Actor for Writer {
         _myself: ActorRef<Self::Msg>,
         (arguments, statement_timeout): Self::Arguments,
     ) -> Result<Self::State, ActorProcessingErr> {
+        let quick = Lane::new(arguments.insert_rows, statement_timeout, STATEMENTS_MAX);
+        let patient = Lane::new(PATIENT_INSERT_ROWS, Some(PATIENT_TIMEOUT), PATIENT_STATEMENTS_MAX);
+        for (is_patient, lane) in [(false, &quick), (true, &patient)] {
+            metrics().insert_may_hold(metrics::Lane::of(is_patient), lane.batch_size.rows());
+        }
         Ok(WriterState {
-            quick: Lane::new(arguments.insert_rows, statement_timeout, STATEMENTS_MAX),
-            patient: Lane::new(PATIENT_INSERT_ROWS, Some(PATIENT_TIMEOUT), PATIENT_STATEMENTS_MAX),
+            quick,
+            patient,
             arguments,
             orders: HashMap::new(),
             last_order: 0,
@@ -237,6 +253,7 @@ impl WriterState {
             Err(Failure::StatementTimeout) => lane.batch_size.timed_out(rows),
             Err(_) => {}
         }
+        metrics().insert_may_hold(metrics::Lane::of(batch.patient), lane.batch_size.rows());
         // An order that failed already is gone, with whatever it still had in flight.
         let Some(order) = self.orders.get_mut(&batch.order) else { return };
         match result {
@@ -285,8 +302,10 @@ async fn insert(
 ) -> Result<Duration, Failure> {
     let statement = || async {
         let sent = Instant::now();
-        arguments.store.insert_chunks(&destination, &rows[range.clone()]).await?;
-        Ok(sent.elapsed())
+        let inserted = arguments.store.insert_chunks(&destination, &rows[range.clone()]).await;
+        let (took, lane) = (sent.elapsed(), metrics::Lane::of(destination.patient));
+        metrics().inserted(lane, range.len(), took, inserted.as_ref().err());
+        inserted.map(|()| took)
     };
     arguments.outages.wait_out(None, statement).await
 }

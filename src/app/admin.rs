@@ -9,11 +9,12 @@ use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 
-use crate::admin::{self, Admin, Scope, Tokens};
+use crate::admin::{self, Admin, Exposition, Scope, Tokens};
 use crate::config::{AdminArgs, AdminTokens};
 use crate::domain::health::Thresholds;
 use crate::ports::inspector::Inspector;
 use crate::ports::operator::Operator;
+use crate::telemetry::metrics;
 
 /// Between two looks for the open pages.
 const LOOK_EVERY: Duration = Duration::from_secs(2);
@@ -38,7 +39,13 @@ impl AdminServer {
         let (stop, stopped) = watch::channel(false);
         let mut tasks = JoinSet::new();
         if let Some(listener) = listen(args.probe_listen, "--probe-listen").await {
-            tasks.spawn(admin::serve_probes(listener, inspector.clone(), stopped.clone()));
+            // With port 0, the system chooses one.
+            let address = listener.local_addr().unwrap_or(args.probe_listen);
+            tracing::info!("probes and metrics are at http://{address}/metrics");
+            let exposition =
+                Exposition { write: metrics::exposition, content_type: metrics::EXPOSITION_TYPE };
+            let (inspector, stopped) = (inspector.clone(), stopped.clone());
+            tasks.spawn(admin::serve_probes(listener, inspector, exposition, stopped));
         }
         if let Some(listener) = listen(args.listen, "--listen").await {
             let tokens = allowed(tokens);
@@ -47,7 +54,6 @@ impl AdminServer {
             } else {
                 ""
             };
-            // With port 0, the system chooses one.
             let address = listener.local_addr().unwrap_or(args.listen);
             tracing::info!("the page is at http://{address}/{open}");
             let admin = Admin { operator, inspector, tokens, thresholds, look_every: LOOK_EVERY };

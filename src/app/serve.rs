@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 use uuid::Uuid;
 
 use super::embedding::embedding_of_worker;
+use super::sampling::Sampling;
 use super::{Database, Embedding};
 use crate::actors::{
     DELETE_ROWS_MAX, RECONCILE_ROWS_MAX, RecoverySettings, Status, Tree, TreeSettings,
@@ -44,6 +45,7 @@ pub async fn serve(
     exit_when_idle: bool,
 ) -> anyhow::Result<Ended> {
     let store = &database.store;
+    let _sampling = Sampling::start(store.clone());
     let mut stop = std::pin::pin!(told_to_stop());
     loop {
         let (tree, model) = tokio::select! {

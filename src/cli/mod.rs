@@ -38,11 +38,15 @@ const EXIT_USAGE: u8 = 64;
 /// The command failed, or found what it reports on not to be well.
 const EXIT_FAILED: u8 = 1;
 
+/// The program's version, and the commit that it was built from.
+const VERSION: &str =
+    concat!(env!("CARGO_PKG_VERSION"), " (", env!("EMBEDDING_RECOVERY_COMMIT"), ")");
+
 /// Keeps the embeddings of call recordings complete.
 #[derive(Debug, Parser)]
 #[command(
     name = "embedding-recovery",
-    version,
+    version = VERSION,
     about,
     after_help = "Examples:
   embedding-recovery demo                      watch it work on sample calls

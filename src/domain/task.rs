@@ -75,6 +75,8 @@ pub struct Task {
     pub recoveries: u32,
     /// Embed everything anew under a chunk set of this name, and copy nothing.
     pub afresh: Option<Uuid>,
+    /// Time from when it was due to its claim; of one that was given back, from when it came.
+    pub waited: Duration,
 }
 
 /// What becomes of a task after an attempt that did not complete it.
@@ -213,6 +215,7 @@ mod tests {
             part: Part::Main,
             recoveries: 0,
             afresh: None,
+            waited: Duration::ZERO,
         }
     }
 

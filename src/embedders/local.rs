@@ -6,6 +6,7 @@
 //! made and under which licence they are.
 
 use std::fmt;
+use std::time::Instant;
 
 use async_trait::async_trait;
 use model2vec_rs::model::StaticModel;
@@ -13,6 +14,7 @@ use model2vec_rs::model::StaticModel;
 use crate::domain::failure::Failure;
 use crate::domain::packing::{RequestLimits, estimate_tokens};
 use crate::ports::{Embedded, Embedder};
+use crate::telemetry::metrics::{Provider, metrics};
 
 /// The numbers in one vector; `model/distil.py` set it when it made the weights.
 pub const DIMENSIONS: usize = 256;
@@ -111,9 +113,14 @@ impl Embedder for LocalEmbedder {
     async fn embed(&self, inputs: &[String]) -> Result<Embedded, Failure> {
         let (model, texts) = (self.clone(), inputs.to_vec());
         let tokens = texts.iter().map(|text| estimate_tokens(text.len()) as u64).sum();
+        let began = Instant::now();
         let vectors = tokio::task::spawn_blocking(move || model.embed_texts(&texts)).await;
         // Only a panic in the model ends the task without its vectors.
-        let vectors = vectors.map_err(|_| Failure::Panicked)?;
+        let vectors = vectors.map_err(|_| Failure::Panicked);
+        let by = Provider { name: PROVIDER.into(), model: STORED_MODEL.into() };
+        let result = vectors.as_ref().map(|_| tokens).map_err(Failure::class);
+        metrics().requested(&by, began.elapsed(), result);
+        let vectors = vectors?;
         Ok(Embedded { vectors, tokens })
     }
 
@@ -121,6 +128,9 @@ impl Embedder for LocalEmbedder {
         self.embed(&["probe".to_owned()]).await
     }
 }
+
+/// Who embeds, to those who read of several providers.
+const PROVIDER: &str = "local";
 
 /// Texts embedded in one go: milliseconds of work.
 const INPUTS_PER_TURN: usize = 64;

@@ -5,12 +5,14 @@ mod imported;
 pub mod inspector;
 pub mod operator;
 mod runs;
+mod task_counts;
 mod worker;
 
 use std::time::Duration;
 
 use async_trait::async_trait;
 pub use imported::{ImportChange, ImportedRecording, ImportedSegment};
+pub use task_counts::TaskCounts;
 use tokio::sync::mpsc;
 use uuid::Uuid;
 pub use worker::{ProviderTrouble, WorkerState};
@@ -175,28 +177,6 @@ pub struct Claimed {
     pub suspect_waits: bool,
     /// Time until the earliest retry falls due, where one waits.
     pub next_due: Option<Duration>,
-}
-
-/// How many tasks are in each state.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, serde::Serialize, utoipa::ToSchema)]
-pub struct TaskCounts {
-    /// Ready now.
-    pub pending: u64,
-    /// Leased.
-    pub processing: u64,
-    /// Done.
-    pub completed: u64,
-    /// Waiting for a retry.
-    pub failed: u64,
-    /// Given up.
-    pub dead_letter: u64,
-}
-
-impl TaskCounts {
-    /// Tasks that are neither completed nor dead.
-    pub fn open(&self) -> u64 {
-        self.pending + self.processing + self.failed
-    }
 }
 
 /// Which tasks a claim may take.

@@ -31,7 +31,7 @@ mod verify;
 mod workers;
 
 pub use checkup::{Checkup, DatabaseFacts};
-pub use connection::ConnectError;
+pub use connection::{ConnectError, Connections};
 pub use embedding_jobs::{JobRequest, JobSummary, Selection};
 pub use embedding_models::{ModelError, ModelInUse, ModelState, StoredModel};
 pub use fathom::TRANSCRIPT_BYTES_MAX;
@@ -81,6 +81,11 @@ impl PgStore {
     /// See [`Checkup::connect`] and [`Checkup::look`].
     pub async fn check_up(&self) -> Result<DatabaseFacts, ConnectError> {
         Checkup::connect(&self.url, None).await?.look().await
+    }
+
+    /// How the connections are used now.
+    pub fn connections(&self) -> Connections {
+        self.pool.connections()
     }
 
     /// Closes the connections, so that a server that this program owns can stop.

@@ -6,6 +6,7 @@ use std::time::Duration;
 use uuid::Uuid;
 
 use super::connection::Pool;
+use super::embedding_queue::waited;
 use super::runs;
 use crate::domain::failure::Failure;
 use crate::domain::part::Part;
@@ -82,7 +83,8 @@ pub(super) async fn claim(
 ) -> Result<Vec<Task>, Failure> {
     let tasks = sqlx::query!(
         r#"with picked as (
-               select id from embedding_queue
+               select id, clock_timestamp() - coalesce(next_retry_at, created_at) as waited
+               from embedding_queue
                where coalesce(for_model, '') = tasks_of_model($2) and status in ('pending', 'failed', 'dead_letter')
                  and (recovery_requested is not null
                       or not $3 and status = 'dead_letter' and not dead_letter_permanent)
@@ -98,14 +100,15 @@ pub(super) async fn claim(
                    dead_letter_reason = null, lease_token = gen_random_uuid(),
                    lease_expires_at = clock_timestamp() + make_interval(secs => $5)
                from picked where q.id = picked.id
-               returning q.*
+               returning q.*, picked.waited
            ), opened as (
                insert into embedding_attempts (task_id, user_id, recording_id, worker_id, number, part)
                select id, user_id, recording_id, $1, attempts, 'recovery' from taken
                returning id, task_id
            )
            select t.id, o.id as attempt_id, t.lease_token as "token!", t.user_id, t.recording_id,
-                  t.attempts, t.max_attempts, t.crashes_alone, t.releases, t.recoveries, t.afresh
+                  t.attempts, t.max_attempts, t.crashes_alone, t.releases, t.recoveries, t.afresh,
+                  extract(epoch from t.waited)::float8 as waited_secs
            from taken t join opened o on o.task_id = t.id
            order by t.created_at, t.id"#,
         worker,
@@ -125,6 +128,7 @@ pub(super) async fn claim(
         part: Part::Recovery,
         recoveries: row.recoveries as u32,
         afresh: row.afresh,
+        waited: waited(row.waited_secs),
     })
     .fetch_all(pool)
     .await?;

@@ -1,10 +1,13 @@
-//! Logs to standard error, and traces over OTLP where an endpoint is configured.
+//! Logs to standard error, traces over OTLP where an endpoint is configured, and metrics.
+
+pub mod metrics;
 
 use std::io::IsTerminal;
 
 use opentelemetry::trace::{TraceContextExt, TracerProvider};
 use opentelemetry_otlp::{ExporterBuildError, SpanExporter};
 use opentelemetry_sdk::Resource;
+use opentelemetry_sdk::metrics::{ManualReader, SdkMeterProvider};
 use opentelemetry_sdk::trace::SdkTracerProvider;
 use tracing_opentelemetry::OpenTelemetrySpanExt;
 use tracing_subscriber::layer::SubscriberExt;
@@ -34,6 +37,7 @@ pub struct TelemetryError(#[from] ExporterBuildError);
 /// Keeps telemetry going; what is buffered is sent when it is dropped.
 pub struct Telemetry {
     provider: Option<SdkTracerProvider>,
+    _metrics: SdkMeterProvider,
 }
 
 /// Checks a filter of log lines: `level`, or `target=level`, separated by commas.
@@ -70,13 +74,17 @@ pub fn start(format: LogFormat, filter: &str) -> Result<Telemetry, TelemetryErro
         let place = panic.location().map(ToString::to_string).unwrap_or_default();
         tracing::error!(place, "panic");
     }));
-    Ok(Telemetry { provider })
+    let _metrics = metrics::start(resource(), None::<ManualReader>);
+    Ok(Telemetry { provider, _metrics })
 }
 
 fn tracer_provider() -> Result<SdkTracerProvider, TelemetryError> {
     let exporter = SpanExporter::builder().with_http().build()?;
-    let resource = Resource::builder().with_service_name("embedding-recovery").build();
-    Ok(SdkTracerProvider::builder().with_batch_exporter(exporter).with_resource(resource).build())
+    Ok(SdkTracerProvider::builder().with_batch_exporter(exporter).with_resource(resource()).build())
+}
+
+fn resource() -> Resource {
+    Resource::builder().with_service_name("embedding-recovery").build()
 }
 
 impl Drop for Telemetry {

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use embedding_recovery::admin::{self, Admin, Tokens};
+use embedding_recovery::admin::{self, Admin, Exposition, Tokens};
 use reqwest::Method;
 use tokio::net::TcpListener;
 use tokio::sync::watch;
@@ -106,15 +106,21 @@ async fn the_probes_need_no_token_and_tell_whether_the_database_answers() {
     let _ = rustls::crypto::ring::default_provider().install_default();
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let url = |path: &str| format!("http://{}{path}", listener.local_addr().unwrap());
-    let (live, ready) = (url("/livez"), url("/readyz"));
+    let (live, ready, metrics) = (url("/livez"), url("/readyz"), url("/metrics"));
     let operations = FakeOperations::default();
     let (stop, stopped) = watch::channel(false);
-    let served = tokio::spawn(admin::serve_probes(listener, Arc::new(operations.clone()), stopped));
+    let inspector = Arc::new(operations.clone());
+    let exposition =
+        Exposition { write: || Ok("up 1\n".into()), content_type: "text/plain; version=0.0.4" };
+    let served = tokio::spawn(admin::serve_probes(listener, inspector, exposition, stopped));
     let client = reqwest::Client::builder().no_proxy().build().unwrap();
     let status = async |url: &String| client.get(url).send().await.unwrap().status().as_u16();
     assert_eq!((status(&live).await, status(&ready).await), (200, 200));
     operations.state().failure = Some(super::looks::away());
     assert_eq!((status(&live).await, status(&ready).await), (200, 503));
+    let answer = client.get(&metrics).send().await.unwrap();
+    assert_eq!(answer.headers()["content-type"], "text/plain; version=0.0.4");
+    assert_eq!(answer.text().await.unwrap(), "up 1\n");
     stop.send_replace(true);
     drop(client);
     within_deadline("the end of the probes", served).await.unwrap().unwrap();
