@@ -80,6 +80,33 @@ fn the_collector_keeps_errors_retries_recoveries_slow_attempts_and_a_share_of_th
     assert!(!processors.contains(&"tail_sampling".into()), "{processors:?}");
 }
 
+/// The attributes of spans that the collector and the dashboards decide by.
+fn attributes_asked_for() -> BTreeSet<String> {
+    let collector = yaml(COLLECTOR);
+    let policies = list(&collector, "/processors/tail_sampling/policies").iter();
+    let mut asked: BTreeSet<String> = policies
+        .filter_map(|policy| policy[string(policy, "/type")]["key"].as_str())
+        .map(String::from)
+        .collect();
+    // TraceQL: `span.` and a name.
+    let is_part = |c: char| c.is_ascii_alphanumeric() || c == '_' || c == '.';
+    for query in text("observability/grafana/dashboards/traces.json").split("span.").skip(1) {
+        asked.insert(query.chars().take_while(|c| is_part(*c)).collect());
+    }
+    asked
+}
+
+#[test]
+fn the_attributes_that_traces_are_picked_by_are_those_of_the_service() {
+    let spans = text("src/telemetry/spans.rs");
+    let asked = attributes_asked_for();
+    assert!(asked.len() >= 5, "{asked:?}");
+    for name in asked {
+        let set = [format!("\"{name}\""), format!(" {name} = ")];
+        assert!(set.iter().any(|set| spans.contains(set)), "no span has {name}");
+    }
+}
+
 #[test]
 fn the_dashboards_find_the_sources_that_are_provisioned() {
     let sources = yaml("observability/grafana/provisioning/datasources/datasources.yaml");
