@@ -14,6 +14,7 @@ mod serve;
 use anyhow::Context;
 
 use crate::config::DatabaseArgs;
+use crate::domain::trace::Traceparent;
 use crate::embedded::{EmbeddedOptions, EmbeddedPostgres, default_cache_dir, default_data_dir};
 use crate::postgres::PgStore;
 
@@ -58,6 +59,12 @@ impl Database {
         // The program's own has nothing in between.
         let store = match args.admin_url().filter(|_| embedded.is_none()) {
             Some(url) => store.with_admin_url(url),
+            None => store,
+        };
+        // Whoever starts a command within a trace says so, as W3C's traceparent, by this variable.
+        let trace = std::env::var("TRACEPARENT").ok().and_then(|text| Traceparent::parse(&text));
+        let store = match trace {
+            Some(trace) => store.with_trace(trace),
             None => store,
         };
         Ok(Self { store, embedded })

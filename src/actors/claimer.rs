@@ -18,6 +18,7 @@ use crate::domain::failure::Failure;
 use crate::domain::part::Part;
 use crate::ports::{ClaimOf, Claimed, Embedder, Store};
 use crate::telemetry::metrics::metrics;
+use crate::telemetry::spans;
 pub(super) use heartbeat::Trouble;
 
 /// Leases, and the worker's own row, are renewed this many times in their length, so that one late
@@ -251,10 +252,13 @@ impl ClaimerState {
         let (worker_id, model_name) = (arguments.worker_id, &arguments.model_name);
         let claim = arguments.store.claim(worker_id, model_name, of, arguments.lease);
         // Whoever waits for a claim renews nothing meanwhile.
-        let claimed = answered_within(arguments.lease / RENEWALS_PER_LEASE, claim).await;
+        let claim = answered_within(arguments.lease / RENEWALS_PER_LEASE, claim);
+        let mut step = spans::claim(Part::Main, worker_id);
+        let claimed = step.run(claim).await;
         let tasks = claimed.as_ref().map(|claimed| claimed.tasks.as_slice());
         metrics().claimed(Part::Main, asked.elapsed(), tasks);
-        let claimed = claimed?;
+        let mut claimed = claimed?;
+        step.claimed(&mut claimed.tasks);
         if self.held.tokens.is_empty() && !claimed.tasks.is_empty() {
             arguments.leased_until.send_replace(asked + arguments.lease);
         }

@@ -30,6 +30,7 @@ use crate::domain::recording::RecordingKey;
 use crate::domain::task::{Policies, Task};
 use crate::ports::Embedded;
 use crate::telemetry::metrics::metrics;
+use crate::telemetry::spans::AttemptSpan;
 use children::Children;
 use endings::{Ending, Unsettled};
 
@@ -226,8 +227,10 @@ impl SupervisorState {
             claimer.cast(ClaimerMessage::Recovering { tokens: tokens(&recovering) });
         }
         for task in tasks {
+            let trace = AttemptSpan::open(&task, &self.settings.model.name);
             let attempt = Attempt {
                 task,
+                trace,
                 store: self.settings.store.clone(),
                 embedder: self.settings.embedder.clone(),
                 model_name: self.settings.model.name.clone(),

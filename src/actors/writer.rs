@@ -18,6 +18,7 @@ use crate::domain::failure::Failure;
 use crate::domain::part::Part;
 use crate::ports::{ChunkRow, Destination, Store};
 use crate::telemetry::metrics::{self, metrics};
+use crate::telemetry::spans::{self, AttemptSpan, Step};
 
 /// Statements in flight: as many as gain something on the two cores that were measured.
 const STATEMENTS_MAX: usize = 2;
@@ -36,12 +37,13 @@ pub(super) enum WriterMessage {
         rows: Arc<[ChunkRow]>,
         permits: Arc<OwnedSemaphorePermit>,
         progress: Arc<Progress>,
+        trace: AttemptSpan,
         reply: RpcReplyPort<Result<(), Failure>>,
     },
     /// Replies when nothing is held for this lease any more.
     Flush { token: Uuid, reply: RpcReplyPort<()> },
     /// A statement ended, after the time it took.
-    Wrote { batch: Batch, result: Result<Duration, Failure> },
+    Wrote { batch: Box<Batch>, result: Result<Duration, Failure> },
     /// A statement's task panicked: its order would never be answered.
     Panicked,
 }
@@ -51,6 +53,8 @@ pub(super) struct Batch {
     order: u64,
     range: Range<usize>,
     patient: bool,
+    /// Ends when it is known how the size of inserts adapts.
+    step: Step,
 }
 
 /// Rows on their way to the database, all recordings together: at 1,536 dimensions some 8 MB.
@@ -142,6 +146,7 @@ struct Order {
     _permits: Arc<OwnedSemaphorePermit>,
     /// Of the Recording that waits: a slow database is no stall.
     progress: Arc<Progress>,
+    trace: AttemptSpan,
     reply: RpcReplyPort<Result<(), Failure>>,
     /// Ranges of rows that no statement carries yet.
     todo: Vec<Range<usize>>,
@@ -180,14 +185,20 @@ impl Actor for Writer {
         state: &mut Self::State,
     ) -> Result<(), ActorProcessingErr> {
         match message {
-            WriterMessage::Store { destination, rows, permits, progress, reply } => {
-                let todo = std::iter::once(0..rows.len()).collect();
-                let _permits = permits;
-                let stored = 0;
-                state.accept(Order { destination, rows, _permits, progress, reply, todo, stored });
+            WriterMessage::Store { destination, rows, permits, progress, trace, reply } => {
+                state.accept(Order {
+                    todo: std::iter::once(0..rows.len()).collect(),
+                    destination,
+                    rows,
+                    _permits: permits,
+                    progress,
+                    trace,
+                    reply,
+                    stored: 0,
+                });
             }
             WriterMessage::Flush { token, reply } => state.flushes.push((token, reply)),
-            WriterMessage::Wrote { batch, result } => state.wrote(batch, result),
+            WriterMessage::Wrote { batch, result } => state.wrote(*batch, result),
             // The Recordings send what was not answered to the next Writer.
             WriterMessage::Panicked => return Err("an insert panicked".into()),
         }
@@ -216,28 +227,29 @@ impl WriterState {
             let Some(id) = lane.turns.pop_front() else { return };
             let Some(order) = self.orders.get_mut(&id) else { continue };
             let Some(todo) = order.todo.pop() else { continue };
-            let middle = todo.end.min(todo.start + lane.batch_size.rows());
+            let size = lane.batch_size.rows();
+            let middle = todo.end.min(todo.start + size);
             if middle < todo.end {
                 order.todo.push(middle..todo.end);
             }
-            let batch = Batch { order: id, range: todo.start..middle, patient };
+            let range = todo.start..middle;
+            // Under the attempt that waits for it, whichever mailbox the order came through.
+            let step = spans::store_chunks(&order.trace, range.len(), size);
+            let mut batch = Box::new(Batch { order: id, range, patient, step });
             if !order.todo.is_empty() {
                 lane.turns.push_back(id);
             }
             lane.in_flight += 1;
             let (destination, rows) = (order.destination.clone(), order.rows.clone());
-            let inserting = tokio::spawn(insert(
-                self.arguments.clone(),
-                destination,
-                rows,
-                batch.range.clone(),
-            ));
+            let arguments = self.arguments.clone();
+            let inserting = tokio::spawn(async move {
+                let inserting = insert(arguments, destination, rows, batch.range.clone());
+                let result = batch.step.run(inserting).await;
+                WriterMessage::Wrote { batch, result }
+            });
             let writer = myself.clone();
             tokio::spawn(async move {
-                let message = match inserting.await {
-                    Ok(result) => WriterMessage::Wrote { batch, result },
-                    Err(_) => WriterMessage::Panicked,
-                };
+                let message = inserting.await.unwrap_or(WriterMessage::Panicked);
                 // Fails only where the Writer is gone; who waits for it sends the rows again.
                 let _ = writer.cast(message);
             });
@@ -253,6 +265,7 @@ impl WriterState {
             Err(Failure::StatementTimeout) => lane.batch_size.timed_out(rows),
             Err(_) => {}
         }
+        batch.step.adapted(lane.batch_size.rows());
         metrics().insert_may_hold(metrics::Lane::of(batch.patient), lane.batch_size.rows());
         // An order that failed already is gone, with whatever it still had in flight.
         let Some(order) = self.orders.get_mut(&batch.order) else { return };

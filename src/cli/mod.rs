@@ -30,7 +30,7 @@ use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
 
 use crate::config::{ConfigError, DatabaseArgs};
 use crate::ports::operator::Part;
-use crate::telemetry::{self, LogFormat};
+use crate::telemetry::{self, LogFormat, TelemetryError};
 use settings::Parsed;
 
 /// Wrong use (sysexits.h: EX_USAGE).
@@ -142,7 +142,7 @@ pub fn main() -> ExitCode {
     let _ = rustls::crypto::ring::default_provider().install_default();
     match run(cli, &parsed) {
         Ok(code) => code,
-        Err(error) if error.is::<ConfigError>() => {
+        Err(error) if error.is::<ConfigError>() || error.is::<TelemetryError>() => {
             eprintln!("error: {error:#}");
             EXIT_USAGE.into()
         }

@@ -151,7 +151,7 @@ async fn request(store: &PgStore, args: &Args) -> anyhow::Result<(Uuid, u64)> {
     let (force, requested_by) = (args.force, requested_by());
     if let Some(recording_id) = args.which.recording {
         let user_id = args.user.clone();
-        let request = RecoverRecording { recording_id, user_id, force, requested_by };
+        let request = RecoverRecording { recording_id, user_id, force, requested_by, trace: None };
         let recovering = store.recover(request).await?;
         print(args, &recovering, |Recovering { found, done, .. }| {
             format!("recording {recording_id}: {found}\n{done}")
@@ -159,7 +159,7 @@ async fn request(store: &PgStore, args: &Args) -> anyhow::Result<(Uuid, u64)> {
         return Ok((recovering.action_id, 1));
     }
     let fingerprint = args.which.matching.clone();
-    let request = RecoverMany { fingerprint, force, requested_by };
+    let request = RecoverMany { fingerprint, force, requested_by, trace: None };
     let recovering = store.recover_many(request).await?;
     print(args, &recovering, |RecoveringMany { requested, left_alone, .. }| {
         let left = match left_alone {

@@ -14,3 +14,4 @@ pub mod retry;
 pub mod span;
 pub mod standing;
 pub mod task;
+pub mod trace;

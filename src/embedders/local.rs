@@ -14,7 +14,8 @@ use model2vec_rs::model::StaticModel;
 use crate::domain::failure::Failure;
 use crate::domain::packing::{RequestLimits, estimate_tokens};
 use crate::ports::{Embedded, Embedder};
-use crate::telemetry::metrics::{Provider, metrics};
+use crate::telemetry::metrics::metrics;
+use crate::telemetry::spans::Provider;
 
 /// The numbers in one vector; `model/distil.py` set it when it made the weights.
 pub const DIMENSIONS: usize = 256;
@@ -72,6 +73,11 @@ impl LocalEmbedder {
         }
     }
 
+    /// Who is asked, as spans tell it.
+    pub fn provider() -> Provider {
+        Provider { name: "local".to_owned(), model: STORED_MODEL.to_owned(), server: None }
+    }
+
     /// Embeds each text whole, however long: one vector a text in the order of `texts`, each of
     /// [`DIMENSIONS`] finite numbers and of length 1. The same text always gives the same vector,
     /// whatever the texts beside it.
@@ -117,9 +123,8 @@ impl Embedder for LocalEmbedder {
         let vectors = tokio::task::spawn_blocking(move || model.embed_texts(&texts)).await;
         // Only a panic in the model ends the task without its vectors.
         let vectors = vectors.map_err(|_| Failure::Panicked);
-        let by = Provider { name: PROVIDER.into(), model: STORED_MODEL.into() };
         let result = vectors.as_ref().map(|_| tokens).map_err(Failure::class);
-        metrics().requested(&by, began.elapsed(), result);
+        metrics().requested(&Self::provider(), began.elapsed(), result);
         let vectors = vectors?;
         Ok(Embedded { vectors, tokens })
     }
@@ -128,9 +133,6 @@ impl Embedder for LocalEmbedder {
         self.embed(&["probe".to_owned()]).await
     }
 }
-
-/// Who embeds, to those who read of several providers.
-const PROVIDER: &str = "local";
 
 /// Texts embedded in one go: milliseconds of work.
 const INPUTS_PER_TURN: usize = 64;

@@ -32,7 +32,8 @@ use crate::domain::failure::Failure;
 use crate::domain::packing::RequestLimits;
 use crate::domain::retry::RetryPolicy;
 use crate::ports::{Embedded, Embedder};
-use crate::telemetry::metrics::{Provider, metrics};
+use crate::telemetry::metrics::metrics;
+use crate::telemetry::spans::Provider;
 
 /// What a probe embeds: short, and of no interest to anyone.
 pub const PROBE_TEXT: &str = "Does the provider answer?";
@@ -67,8 +68,7 @@ impl OpenAiEmbedder {
         if settings.requests_in_flight == 0 {
             return Err(OpenAiSettingsError::RequestsInFlight);
         }
-        let provider =
-            Provider { name: settings.provider_name().to_owned(), model: settings.model.clone() };
+        let provider = settings.provider();
         metrics().provider_chosen(&provider);
         Ok(Self {
             client: client(&settings)?,

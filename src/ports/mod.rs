@@ -24,6 +24,7 @@ use crate::domain::packing::RequestLimits;
 use crate::domain::part::Part;
 use crate::domain::recording::{Recording, RecordingKey};
 use crate::domain::task::{Lease, Settlement, Task};
+use crate::domain::trace::Traceparent;
 
 /// The embedding model that everything stored under one name was made with.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -235,7 +236,7 @@ pub trait Store: Runs {
     ) -> Result<bool, Failure>;
 
     /// Notes the trace that tells an attempt's story.
-    async fn note_trace(&self, lease: &Lease, trace_id: &str) -> Result<(), Failure>;
+    async fn note_trace(&self, lease: &Lease, trace: &Traceparent) -> Result<(), Failure>;
 
     /// Loads a recording.
     ///

@@ -10,6 +10,7 @@ use crate::domain::failure::Failure;
 use crate::domain::part::Part;
 use crate::domain::recording::RecordingKey;
 use crate::domain::task::{Lease, Task};
+use crate::domain::trace::Origins;
 use crate::ports::{ClaimOf, Claimed, TaskCounts};
 
 /// Leases due tasks of one model. The plain `skip locked` claim is right because a recording has at
@@ -52,7 +53,11 @@ pub(super) async fn claim(
            )
            select t.id, o.id as attempt_id, t.lease_token as "token!", t.user_id, t.recording_id,
                   t.attempts, t.max_attempts, t.crashes_alone, t.releases, t.recoveries, t.afresh,
-                  extract(epoch from t.waited)::float8 as waited_secs
+                  extract(epoch from t.waited)::float8 as waited_secs,
+                  t.traceparent::text as request,
+                  -- The attempt that was opened just now is not seen by this statement.
+                  (select a.traceparent::text from embedding_attempts a
+                   where a.task_id = t.id order by a.started_at desc limit 1) as previous
            from taken t join opened o on o.task_id = t.id
            order by t.claim_rank desc, t.created_at desc"#,
         worker,
@@ -72,6 +77,7 @@ pub(super) async fn claim(
         part: Part::Main,
         recoveries: row.recoveries as u32,
         afresh: row.afresh,
+        origins: Origins::read(row.previous.as_deref(), row.request.as_deref()),
         waited: waited(row.waited_secs),
     })
     .fetch_all(pool)
@@ -183,6 +189,8 @@ pub(super) async fn expired(pool: &Pool, rows_max: u32) -> Result<Vec<Task>, Fai
         part: Part::of(&row.part),
         recoveries: row.recoveries as u32,
         afresh: row.afresh,
+        // Nobody runs it any more.
+        origins: Origins::default(),
         waited: Duration::ZERO,
     })
     .fetch_all(pool)

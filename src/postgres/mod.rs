@@ -48,6 +48,7 @@ use connection::{Pool, Session, Transaction};
 use crate::domain::checkup::Pooling;
 use crate::domain::failure::Failure;
 use crate::domain::recording::RecordingKey;
+use crate::domain::trace::Traceparent;
 use crate::ports::{Model, TaskCounts};
 
 /// The database.
@@ -55,6 +56,7 @@ use crate::ports::{Model, TaskCounts};
 pub struct PgStore {
     pool: Pool,
     url: String,
+    trace: Option<Traceparent>,
 }
 
 impl PgStore {
@@ -66,13 +68,20 @@ impl PgStore {
         let pool = Pool::open(url, connections_max).await?;
         match pool.pooling() {
             Pooling::Statement => Err(ConnectError::StatementPooling),
-            Pooling::Session | Pooling::Transaction => Ok(Self { pool, url: url.to_owned() }),
+            Pooling::Session | Pooling::Transaction => {
+                Ok(Self { pool, url: url.to_owned(), trace: None })
+            }
         }
     }
 
     /// Migrations and index builds go over a URL of their own: where the other is a pooler's.
     pub fn with_admin_url(self, url: &str) -> Self {
         Self { pool: self.pool.with_admin_url(url), ..self }
+    }
+
+    /// What is asked for by way of this store belongs to `trace`, but where a request names its own.
+    pub fn with_trace(self, trace: Traceparent) -> Self {
+        Self { trace: Some(trace), ..self }
     }
 
     /// Looks at the database as it is.
@@ -153,7 +162,7 @@ impl PgStore {
 
     /// Begins an import. `enqueue` opens a task for each recording that is new or changed.
     pub fn import(&self, enqueue: bool) -> Import {
-        Import::new(self.pool.clone(), enqueue)
+        Import::new(self.pool.clone(), enqueue, self.trace.clone())
     }
 
     /// Enqueues recordings as one job.
@@ -161,7 +170,7 @@ impl PgStore {
     /// # Errors
     /// The database's.
     pub async fn enqueue(&self, request: &JobRequest) -> Result<JobSummary, Failure> {
-        embedding_jobs::enqueue(&self.pool, request).await
+        embedding_jobs::enqueue(&self.pool, request, self.trace.as_ref()).await
     }
 
     /// The recordings of this number: one for each user who holds it.

@@ -12,6 +12,7 @@ use crate::domain::failure::Failure;
 use crate::domain::part::Part;
 use crate::domain::recording::RecordingKey;
 use crate::domain::task::{Lease, Task};
+use crate::domain::trace::Origins;
 use crate::ports::{Occasion, Recovery, RecoveryRun, RunCause};
 
 /// Begins a run where there is reason to: one that was asked for first.
@@ -108,7 +109,11 @@ pub(super) async fn claim(
            )
            select t.id, o.id as attempt_id, t.lease_token as "token!", t.user_id, t.recording_id,
                   t.attempts, t.max_attempts, t.crashes_alone, t.releases, t.recoveries, t.afresh,
-                  extract(epoch from t.waited)::float8 as waited_secs
+                  extract(epoch from t.waited)::float8 as waited_secs,
+                  t.traceparent::text as request,
+                  -- The attempt that was opened just now is not seen by this statement.
+                  (select a.traceparent::text from embedding_attempts a
+                   where a.task_id = t.id order by a.started_at desc limit 1) as previous
            from taken t join opened o on o.task_id = t.id
            order by t.created_at, t.id"#,
         worker,
@@ -128,6 +133,7 @@ pub(super) async fn claim(
         part: Part::Recovery,
         recoveries: row.recoveries as u32,
         afresh: row.afresh,
+        origins: Origins::read(row.previous.as_deref(), row.request.as_deref()),
         waited: waited(row.waited_secs),
     })
     .fetch_all(pool)

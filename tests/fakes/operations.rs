@@ -170,7 +170,7 @@ impl Inspector for FakeOperations {
 #[async_trait]
 impl Operator for FakeOperations {
     async fn recover(&self, request: RecoverRecording) -> Result<Recovering, Refusal> {
-        let RecoverRecording { recording_id, user_id, force, requested_by } = request;
+        let RecoverRecording { recording_id, user_id, force, requested_by, .. } = request;
         let user_id = user_id.unwrap_or_else(|| "-".into());
         let force = if force { " with force" } else { "" };
         let action_id =
@@ -186,7 +186,7 @@ impl Operator for FakeOperations {
     }
 
     async fn recover_many(&self, request: RecoverMany) -> Result<RecoveringMany, Refusal> {
-        let RecoverMany { fingerprint, force, requested_by } = request;
+        let RecoverMany { fingerprint, force, requested_by, .. } = request;
         let which = fingerprint.unwrap_or_else(|| "all".into());
         let force = if force { " with force" } else { "" };
         let action_id = self.act(format!("recover {which}{force} by {requested_by}"))?;

@@ -27,6 +27,7 @@ async fn an_attempt_is_exported_as_a_trace_without_its_words_and_its_id_is_kept(
     let fake = FakeOpenAi::start(8);
     database.import(&[call(1, 3)]).await;
     let mut command = serve(&database, &fake, &["--exit-when-idle"]);
+    command.env("OTEL_EXPORTER_OTLP_PROTOCOL", "http/protobuf");
     let served = run(command.env("OTEL_EXPORTER_OTLP_ENDPOINT", endpoint)).await;
     assert_eq!(served.code, Some(0), "{served:?}");
 

@@ -8,6 +8,7 @@ use secrecy::{ExposeSecret, SecretString};
 use url::{Host, Url};
 
 use crate::embedders::ceiling::Ceiling;
+use crate::telemetry::spans::Provider;
 
 /// Waits before a request that failed for a passing reason is repeated, by default. Longer trouble
 /// is for the breaker and the queue.
@@ -146,6 +147,13 @@ impl OpenAiSettings {
             OPENAI_HOST => "openai",
             host => host,
         }
+    }
+
+    /// Who is asked, as spans tell it.
+    pub fn provider(&self) -> Provider {
+        let host = self.base_url.host_str().unwrap_or_default().to_owned();
+        let server = Some((host, self.base_url.port_or_known_default()));
+        Provider { name: self.provider_name().to_owned(), model: self.model.clone(), server }
     }
 
     /// What no message may repeat: the key and the headers' values.

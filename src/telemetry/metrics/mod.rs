@@ -21,7 +21,7 @@ use prometheus::{Encoder, Registry, TextEncoder};
 use levels::Levels;
 use names::{Kind, Metric};
 pub use reference::{markdown, prometheus_name, prometheus_type};
-pub use words::{Lane, Outcome, Provider};
+pub use words::{Lane, Outcome};
 
 /// The commit that the program was built from; `unknown` where that was not told.
 pub const COMMIT: &str = env!("EMBEDDING_RECOVERY_COMMIT");
@@ -75,7 +75,7 @@ fn provider<R: MetricReader>(resource: Resource, otlp: Option<R>) -> (SdkMeterPr
 }
 
 /// Name of the one scope of all instruments; no series carries it.
-const SCOPE: &str = "embedding-recovery";
+const SCOPE: &str = super::SERVICE;
 
 /// What Prometheus reads, as text of [`EXPOSITION_TYPE`]. Takes no longer than to write it down: what
 /// is slow to find out is found out beforehand.
@@ -123,7 +123,7 @@ impl Metrics {
             Kind::Observed => {
                 let observed =
                     meter.u64_observable_counter(name).with_unit(unit).with_description(help);
-                observed.with_callback(|reader| record::dropped(reader)).build();
+                observed.with_callback(|reader| record::observe_drops(reader)).build();
             }
             Kind::Gauge => {
                 let levels = self.levels.clone();

@@ -6,12 +6,14 @@ use opentelemetry::KeyValue;
 use opentelemetry::metrics::AsyncInstrument;
 
 use super::names::{self, ACTOR, ERROR, LIMIT, OUTCOME, PART, STATE};
-use super::words::{Lane, Outcome, Provider};
+use super::words::{Lane, Outcome};
 use super::{COMMIT, Metrics};
 use crate::domain::failure::Failure;
 use crate::domain::part::Part;
 use crate::domain::task::{Task, TaskState};
 use crate::ports::inspector::Overview;
+use crate::telemetry::drops::{Signal, dropped};
+use crate::telemetry::spans::Provider;
 
 impl Metrics {
     /// Begins what is known from the start. A counter that first shows itself with its first event
@@ -241,8 +243,8 @@ fn with_error<const N: usize>(
 }
 
 /// Tells a reader what telemetry itself had to give up, by signal.
-pub(super) fn dropped(reader: &dyn AsyncInstrument<u64>) {
-    for signal in ["traces", "metrics", "logs"] {
-        reader.observe(0, &[KeyValue::new(names::SIGNAL, signal)]);
+pub(super) fn observe_drops(reader: &dyn AsyncInstrument<u64>) {
+    for signal in Signal::ALL {
+        reader.observe(dropped(signal), &[KeyValue::new(names::SIGNAL, signal.as_str())]);
     }
 }

@@ -13,6 +13,7 @@ use crate::domain::failure::Failure;
 use crate::domain::part::Part;
 use crate::domain::recording::RecordingKey;
 use crate::domain::task::{Lease, Settlement, Task};
+use crate::domain::trace::Origins;
 
 /// A reader that the test keeps a hand on, as OTLP's reads by itself.
 #[derive(Debug, Clone)]
@@ -65,6 +66,7 @@ fn task(part: Part, attempts: u32) -> Task {
         part,
         recoveries: 0,
         afresh: None,
+        origins: Origins::default(),
         waited: Duration::from_secs(7),
     }
 }

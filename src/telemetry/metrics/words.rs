@@ -23,7 +23,8 @@ pub enum Outcome {
 }
 
 impl Outcome {
-    pub(super) fn as_str(self) -> &'static str {
+    /// The word for it, in metrics and traces.
+    pub fn as_str(self) -> &'static str {
         match self {
             Outcome::Completed => "completed",
             Outcome::Superseded => "superseded",
@@ -69,13 +70,4 @@ impl Lane {
         };
         KeyValue::new(LANE, word)
     }
-}
-
-/// Who embeds, and with which model.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Provider {
-    /// `gen_ai.provider.name`.
-    pub name: String,
-    /// `gen_ai.request.model`.
-    pub model: String,
 }
