@@ -10,6 +10,7 @@ mod embedded;
 mod fakes;
 mod harness;
 mod importing;
+mod observability;
 mod openai_embedder;
 mod packing;
 mod pipeline;

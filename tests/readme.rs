@@ -103,7 +103,7 @@ async fn every_command_is_in_the_readme() {
 #[test]
 fn every_path_in_the_readme_exists() {
     let readme = readme();
-    let folders = ["src/", "tests/", "migrations/", ".ci/", ".github/"];
+    let folders = ["src/", "tests/", "migrations/", ".ci/", ".github/", "observability/"];
     let paths: Vec<&str> = quoted(&readme)
         .filter(|word| folders.iter().any(|folder| word.starts_with(folder)))
         .collect();
