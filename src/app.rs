@@ -7,6 +7,7 @@ mod doctor;
 mod embedding;
 mod recover;
 mod reembed;
+mod sampling;
 mod search;
 mod serve;
 mod stop;
@@ -18,6 +19,7 @@ use std::time::Duration;
 use anyhow::Context;
 
 use crate::config::DatabaseArgs;
+use crate::domain::trace::Traceparent;
 use crate::embedded::{EmbeddedOptions, EmbeddedPostgres, default_cache_dir, default_data_dir};
 use crate::postgres::PgStore;
 
@@ -69,6 +71,10 @@ impl Database {
             Some(url) => store.with_admin_url(url),
             None => store,
         };
+        let store = match started_within() {
+            Some(trace) => store.with_trace(trace),
+            None => store,
+        };
         Ok(Self { store, embedded })
     }
 
@@ -104,6 +110,12 @@ impl Database {
         }
         Ok(())
     }
+}
+
+/// The trace that this command was started within: the variable `TRACEPARENT`, as W3C writes it. One
+/// that names none is ignored.
+pub fn started_within() -> Option<Traceparent> {
+    std::env::var("TRACEPARENT").ok().and_then(|text| Traceparent::parse(&text))
 }
 
 /// What the program's own Postgres is run with.

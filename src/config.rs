@@ -4,6 +4,7 @@
 mod admin;
 mod embedder;
 mod health;
+mod observability;
 mod provider;
 mod service;
 mod traces;
@@ -16,6 +17,7 @@ use clap::Args;
 pub use admin::{AdminArgs, AdminTokens, NamedToken};
 pub use embedder::{EmbedderArgs, EmbedderChoice, LOCAL_MODEL};
 pub use health::HealthArgs;
+pub use observability::ObservabilityArgs;
 pub use provider::{CaBundle, Header, Provider, ProviderArgs};
 pub use service::{Service, ServiceArgs};
 pub use traces::TraceArgs;

@@ -16,9 +16,9 @@ const LAYERS: &[Layer] = &[
     Layer { name: "actors", may_use: &["domain", "ports", "telemetry"] },
     Layer { name: "postgres", may_use: &["domain", "ports"] },
     Layer { name: "embedded", may_use: &["domain", "ports"] },
-    Layer { name: "embedders", may_use: &["domain", "ports"] },
+    Layer { name: "embedders", may_use: &["domain", "ports", "telemetry"] },
     Layer { name: "import", may_use: &["domain", "ports"] },
-    Layer { name: "telemetry", may_use: &[] },
+    Layer { name: "telemetry", may_use: &["domain", "ports"] },
     Layer { name: "config", may_use: &["domain"] },
     Layer {
         name: "app",
@@ -31,6 +31,7 @@ const LAYERS: &[Layer] = &[
             "embedders",
             "ports",
             "postgres",
+            "telemetry",
         ],
     },
     // The commands over the database and files speak to those directly, through what `app` opened.
@@ -58,8 +59,11 @@ const HOMES: &[(&str, &[&str])] = &[
     ("model2vec_rs", &["src/embedders/local.rs"]),
     ("ractor", &["src/actors/"]),
     ("opentelemetry", &["src/telemetry/"]),
+    ("opentelemetry_appender_tracing", &["src/telemetry/"]),
     ("opentelemetry_otlp", &["src/telemetry/"]),
+    ("opentelemetry_prometheus", &["src/telemetry/metrics/"]),
     ("opentelemetry_sdk", &["src/telemetry/"]),
+    ("prometheus", &["src/telemetry/metrics/"]),
     ("tracing_opentelemetry", &["src/telemetry/"]),
     ("tracing_subscriber", &["src/telemetry/"]),
     ("flate2", &["src/import/"]),
@@ -88,6 +92,8 @@ const DOMAIN_CRATES: &[&str] = &["chrono", "serde", "uuid", "sha2", "text_splitt
 /// replicas whose clocks differ by minutes decide alike.
 const CLOCKLESS: &[&str] =
     &["src/domain/", "src/ports/", "src/actors/", "src/postgres/", "src/admin/", "src/app/"];
+/// What of telemetry tells of work; the rest starts and ends with the program.
+const TELLING: &[&str] = &["metrics", "spans"];
 
 /// Lines of a file of `src/`.
 const LINES_MAX: usize = 350;
@@ -122,8 +128,8 @@ fn nothing_is_decided_by_the_clock_of_a_replica() {
 }
 
 #[test]
-fn actors_take_nothing_from_telemetry_but_the_trace_id() {
-    assert_none(&rules::trace_id_only(&source::all()));
+fn actors_and_embedders_take_nothing_from_telemetry_but_what_tells_of_their_work() {
+    assert_none(&rules::telling_only(&source::all(), TELLING));
 }
 
 #[test]
@@ -179,9 +185,9 @@ fn every_rule_finds_what_breaks_it() {
 
     let telemetry = Source::new(
         "src/actors/bad.rs",
-        "use crate::telemetry;\nfn f() { telemetry::current_trace_id(); }\nfn g() { telemetry::start(); }\n",
+        "use crate::telemetry;\nfn f() { telemetry::spans::chunk(); }\nfn g() { telemetry::start(); }\n",
     );
-    assert_eq!(said(rules::trace_id_only(&[telemetry])), ["src/actors/bad.rs:3"]);
+    assert_eq!(said(rules::telling_only(&[telemetry], TELLING)), ["src/actors/bad.rs:3"]);
 
     let long = Source::new("src/bad.rs", "use std::fs;\n\n\n");
     assert_eq!(said(rules::opening_and_length(&[long], 2)), ["src/bad.rs:1", "src/bad.rs:3"]);

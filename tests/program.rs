@@ -8,6 +8,7 @@ mod following;
 mod import_files;
 mod imports;
 mod killed;
+mod metrics;
 mod migrating;
 mod monitoring;
 mod once;
@@ -24,7 +25,6 @@ mod searching;
 mod serving;
 mod starting;
 mod stopping;
-mod traces;
 mod upgrading;
 
 use std::path::Path;

@@ -61,6 +61,14 @@ async fn the_settings_are_those_that_the_program_tells() {
 }
 
 #[tokio::test]
+async fn the_metrics_are_those_that_the_program_tells() {
+    let (readme, told) = (readme(), told_by(&["config", "--metrics"]).await);
+    let (_, rest) = readme.split_once("<!-- metrics -->\n").expect("the marker");
+    let (metrics, _) = rest.split_once("<!-- end of metrics -->").expect("the end marker");
+    assert_eq!(metrics.trim(), told.trim(), "`.ci/settings` writes them anew");
+}
+
+#[tokio::test]
 async fn the_value_of_every_setting_says_its_unit_or_kind() {
     let told = told_by(&["config", "--markdown"]).await;
     let rows: Vec<Vec<&str>> = told
@@ -95,7 +103,8 @@ async fn every_command_is_in_the_readme() {
 #[test]
 fn every_path_in_the_readme_exists() {
     let readme = readme();
-    let folders = ["src/", "tests/", "migrations/", ".ci/", ".github/", "deploy/"];
+    let folders =
+        ["src/", "tests/", "migrations/", ".ci/", ".github/", "deploy/", "observability/"];
     let paths: Vec<&str> = quoted(&readme)
         .filter(|word| folders.iter().any(|folder| word.starts_with(folder)))
         .collect();

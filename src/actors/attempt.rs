@@ -7,7 +7,6 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use tokio::sync::watch;
-use tracing::Instrument;
 
 use super::address::Address;
 use super::patience::Outages;
@@ -15,10 +14,12 @@ use super::progress::Progress;
 use super::writer::{Lanes, WriterMessage};
 use crate::domain::chunking::{self, Chunk};
 use crate::domain::failure::Failure;
+use crate::domain::packing::estimate_tokens;
 use crate::domain::recording::Recording;
 use crate::domain::task::Task;
 use crate::ports::{ChunkRow, ChunkSetRequest, Completion, Destination, Embedder, Store, Work};
-use crate::telemetry;
+use crate::telemetry::metrics::metrics;
+use crate::telemetry::spans::{self, AttemptSpan};
 
 /// What an attempt works with. Cloned for a restart in place.
 #[derive(Clone)]
@@ -35,6 +36,10 @@ pub(super) struct Attempt {
     pub(super) leased_until: watch::Receiver<Instant>,
     pub(super) outages: Outages,
     pub(super) progress: Arc<Progress>,
+    /// When it began; a restart in place begins no other.
+    pub(super) began: Instant,
+    /// Of all incarnations.
+    pub(super) trace: AttemptSpan,
 }
 
 /// What a successful attempt did.
@@ -55,28 +60,21 @@ struct Plan {
 impl Attempt {
     /// Runs it. Whatever was stored stays stored when it fails.
     pub(super) async fn run(&self) -> Result<Done, Failure> {
-        let span = tracing::info_span!(
-            "process recording",
-            user_id = %self.task.key.user_id,
-            recording_id = self.task.key.recording_id,
-            attempt = self.task.attempts,
-            chunks = tracing::field::Empty,
-        );
-        self.run_in_span().instrument(span).await
+        self.trace.within(self.run_in_trace()).await
     }
 
-    async fn run_in_span(&self) -> Result<Done, Failure> {
-        if let Some(trace_id) = telemetry::current_trace_id() {
-            self.persist(|| self.store.note_trace(&self.task.lease, &trace_id)).await?;
+    async fn run_in_trace(&self) -> Result<Done, Failure> {
+        if let Some(trace) = self.trace.traceparent() {
+            self.persist(|| self.store.note_trace(&self.task.lease, &trace)).await?;
         }
-        let source = self.persist(|| self.store.load(&self.task.key)).await?;
+        let loading = self.persist(|| self.store.load(&self.task.key));
+        let source = spans::load_transcript().run(loading).await?;
         let recording = Arc::new(source.recording);
-        let (chunks, content_hashes) = cut(recording.clone()).await?;
+        let (chunks, content_hashes) = spans::chunk().run(cut(recording.clone())).await?;
         let times: Vec<_> = chunks
             .iter()
             .map(|chunk| (chunk.start_secs(&recording), chunk.end_secs(&recording)))
             .collect();
-        tracing::Span::current().record("chunks", chunks.len());
         let request = ChunkSetRequest {
             model_name: self.model_name.clone(),
             fingerprint: self.fingerprint(&content_hashes, &times),
@@ -87,10 +85,12 @@ impl Attempt {
         // A restart in place may have left rows of this lease with the Writer: they count as
         // stored once they are, and must not be bought again.
         let token = self.task.lease.token;
-        self.writer.ask(|reply| WriterMessage::Flush { token, reply }).await;
-        let set = self
-            .persist(|| self.store.open_chunk_set(&self.task.lease, &self.task.key, &request))
-            .await?;
+        let opening = async {
+            self.writer.ask(|reply| WriterMessage::Flush { token, reply }).await;
+            let (lease, key) = (&self.task.lease, &self.task.key);
+            self.persist(|| self.store.open_chunk_set(lease, key, &request)).await
+        };
+        let set = spans::open_chunk_set().run(opening).await?;
         let destination = Arc::new(Destination {
             lease: self.task.lease,
             chunk_set_id: set.id,
@@ -104,21 +104,25 @@ impl Attempt {
         let mut work = Work { chunks: plan.chunks.len() as u32, ..Work::default() };
         let stored = if set.current { work.chunks } else { set.stored.len() as u32 };
         self.progress.opened(plan.recording.title.as_deref(), work.chunks, stored);
+        let mut missing = Vec::new();
         if set.current {
             work.chunks_reused = work.chunks;
+            self.trace.planned(work.chunks, work.chunks_reused, set.id);
         } else {
             let is_stored = |index: &u32| set.stored.binary_search(index).is_ok();
             let reusable: Vec<u32> =
                 set.reusable.iter().copied().filter(|index| !is_stored(index)).collect();
-            let missing: Vec<u32> = (0..work.chunks)
+            missing = (0..work.chunks)
                 .filter(|index| !is_stored(index) && reusable.binary_search(index).is_err())
                 .collect();
             work.chunks_reused = work.chunks - missing.len() as u32;
+            self.trace.planned(work.chunks, work.chunks_reused, set.id);
             self.reuse(&plan, &reusable).await?;
             work.tokens = self.embed(&plan, &missing).await?;
         }
-        let completion =
-            self.persist(|| self.store.complete(&self.task.lease, set.id, work)).await?;
+        let completing = self.persist(|| self.store.complete(&self.task.lease, set.id, work));
+        let completion = spans::complete().run(completing).await?;
+        metrics().chunks_reused(work.chunks_reused.into(), plan.tokens_but_of(&missing));
         Ok(Done { completion, work })
     }
 
@@ -163,6 +167,7 @@ impl Attempt {
                 rows: rows.clone(),
                 permits: permits.clone(),
                 progress: self.progress.clone(),
+                trace: self.trace.clone(),
                 reply,
             })
             .await?;
@@ -184,6 +189,14 @@ impl Attempt {
 const REUSED_ROWS_MAX: usize = 100;
 
 impl Plan {
+    /// Tokens, as they are estimated, of all chunks but the `missing`, which are in ascending order.
+    fn tokens_but_of(&self, missing: &[u32]) -> u64 {
+        let kept =
+            (0..).zip(&self.chunks).filter(|(index, _)| missing.binary_search(index).is_err());
+        kept.map(|(_, chunk)| estimate_tokens(chunk.embedded_text(&self.recording).len()) as u64)
+            .sum()
+    }
+
     fn row(&self, index: u32, embedding: Option<Vec<f32>>) -> ChunkRow {
         let chunk = &self.chunks[index as usize];
         ChunkRow {

@@ -18,6 +18,8 @@ use super::supervisor::SupervisorMessage;
 use crate::domain::failure::Failure;
 use crate::domain::part::Part;
 use crate::ports::{ClaimOf, Claimed, Embedder, Store};
+use crate::telemetry::metrics::metrics;
+use crate::telemetry::spans;
 pub(super) use heartbeat::Trouble;
 
 /// Leases, and the worker's own row, are renewed this many times in their length, so that one late
@@ -179,6 +181,7 @@ impl Actor for Claimer {
                 state.arguments.supervisor.cast(SupervisorMessage::ClaimerDrained)?;
             }
         }
+        metrics().slots(state.held.in_slots(), state.arguments.slots);
         Ok(())
     }
 }
@@ -249,7 +252,13 @@ impl ClaimerState {
         let (worker_id, model_name) = (arguments.worker_id, &arguments.model_name);
         let claim = arguments.store.claim(worker_id, model_name, of, arguments.lease);
         // Whoever waits for a claim renews nothing meanwhile.
-        let claimed = answered_within(arguments.lease / RENEWALS_PER_LEASE, claim).await?;
+        let claim = answered_within(arguments.lease / RENEWALS_PER_LEASE, claim);
+        let mut step = spans::claim(Part::Main, worker_id);
+        let claimed = step.run(claim).await;
+        let tasks = claimed.as_ref().map(|claimed| claimed.tasks.as_slice());
+        metrics().claimed(Part::Main, asked.elapsed(), tasks);
+        let mut claimed = claimed?;
+        step.claimed(&mut claimed.tasks);
         if self.held.tokens.is_empty() && !claimed.tasks.is_empty() {
             arguments.leased_until.send_replace(asked + arguments.lease);
         }

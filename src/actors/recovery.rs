@@ -6,7 +6,7 @@ mod sweeping;
 
 use std::collections::HashSet;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use chrono::{DateTime, Utc};
 use croner::Cron;
@@ -23,6 +23,8 @@ use crate::domain::failure::Failure;
 use crate::domain::part::Part;
 use crate::domain::task::{Policies, Task};
 use crate::ports::{Occasion, Store};
+use crate::telemetry::metrics::metrics;
+use crate::telemetry::spans;
 pub(super) use run::RecoveryEnding;
 use run::Run;
 pub use sweeping::DELETE_ROWS_MAX;
@@ -255,7 +257,12 @@ impl RecoveryState {
         let RecoveryArguments { store, outages, worker_id, model_name, lease, .. } =
             &self.arguments;
         let claiming = store.claim_recovery(*worker_id, model_name, &run.row, wanted, *lease);
-        let tasks: Vec<Task> = outages.answered(claiming).await?;
+        let asked = Instant::now();
+        let mut step = spans::claim(Part::Recovery, *worker_id);
+        let tasks = step.run(outages.answered(claiming)).await;
+        metrics().claimed(Part::Recovery, asked.elapsed(), tasks.as_deref());
+        let mut tasks: Vec<Task> = tasks?;
+        step.claimed(&mut tasks);
         let tokens: Vec<Uuid> = tasks.iter().map(|task| task.lease.token).collect();
         run.claimed(tokens.iter().copied(), wanted);
         self.held.extend(tokens);

@@ -32,6 +32,8 @@ use crate::domain::part::Part;
 use crate::domain::recording::RecordingKey;
 use crate::domain::task::{Policies, Task};
 use crate::ports::Embedded;
+use crate::telemetry::metrics::metrics;
+use crate::telemetry::spans::AttemptSpan;
 use children::Children;
 use endings::{Ending, Unsettled};
 
@@ -46,8 +48,8 @@ pub enum SupervisorMessage {
     ClaimerTookOver,
     /// Another worker holds these leases now.
     LeasesLost(Vec<Uuid>),
-    /// A settlement, by its lease's token, was stored or proved needless.
-    Settled(Uuid),
+    /// A settlement, by its lease's token, was stored, or proved needless.
+    Settled { token: Uuid, stored: bool },
     /// A settlement could not be stored; send it again.
     SettleAgain(Uuid),
     /// Ask the provider whether it works again.
@@ -171,7 +173,7 @@ impl Actor for Supervisor {
             SupervisorMessage::LeasesLost(tokens) => {
                 state.end_where(Failure::LeaseLost, |run| tokens.contains(&run.token()));
             }
-            SupervisorMessage::Settled(token) => state.settled(token),
+            SupervisorMessage::Settled { token, stored } => state.settled(token, stored),
             SupervisorMessage::SettleAgain(token) => state.store_settlement(&myself, token),
             SupervisorMessage::Probe => state.probe(&myself),
             SupervisorMessage::Probed(result) => state.probed(&myself, result),
@@ -236,8 +238,10 @@ impl SupervisorState {
             claimer.cast(ClaimerMessage::Recovering { tokens: tokens(&recovering) });
         }
         for task in tasks {
+            let trace = AttemptSpan::open(&task, &self.settings.model.name);
             let attempt = Attempt {
                 task,
+                trace,
                 store: self.settings.store.clone(),
                 embedder: self.settings.embedder.clone(),
                 model_name: self.settings.model.name.clone(),
@@ -247,11 +251,13 @@ impl SupervisorState {
                 leased_until: self.leased_until.subscribe(),
                 outages: self.outages.clone(),
                 progress: Arc::new(Progress::new()),
+                began: Instant::now(),
             };
             if self.draining {
                 // Claimed just before the drain: given back untouched.
-                self.settle(myself, attempt.task, Failure::Shutdown);
+                self.settle(myself, attempt, Failure::Shutdown);
             } else {
+                metrics().attempt_began(&attempt.task);
                 self.spawn_recording(myself, attempt, 0).await?;
             }
         }
@@ -298,6 +304,8 @@ impl SupervisorState {
     }
 
     fn publish(&self) {
+        metrics().circuit_is_open(self.circuit.open().is_some());
+        self.lanes.measure();
         self.status.send_if_modified(|status| {
             let next = Status {
                 recordings: self.running.values().map(Running::in_flight).collect(),

@@ -17,6 +17,8 @@ use crate::domain::batch_size::BatchSize;
 use crate::domain::failure::Failure;
 use crate::domain::part::Part;
 use crate::ports::{ChunkRow, Destination, Store};
+use crate::telemetry::metrics::{self, metrics};
+use crate::telemetry::spans::{self, AttemptSpan, Step};
 
 /// Statements in flight: as many as gain something on the two cores that were measured.
 const STATEMENTS_MAX: usize = 2;
@@ -35,12 +37,13 @@ pub(super) enum WriterMessage {
         rows: Arc<[ChunkRow]>,
         permits: Arc<OwnedSemaphorePermit>,
         progress: Arc<Progress>,
+        trace: AttemptSpan,
         reply: RpcReplyPort<Result<(), Failure>>,
     },
     /// Replies when nothing is held for this lease any more.
     Flush { token: Uuid, reply: RpcReplyPort<()> },
     /// A statement ended, after the time it took.
-    Wrote { batch: Batch, result: Result<Duration, Failure> },
+    Wrote { batch: Box<Batch>, result: Result<Duration, Failure> },
     /// A statement's task panicked: its order would never be answered.
     Panicked,
 }
@@ -50,6 +53,8 @@ pub(super) struct Batch {
     order: u64,
     range: Range<usize>,
     patient: bool,
+    /// Ends when it is known how the size of inserts adapts.
+    step: Step,
 }
 
 /// Rows on their way to the database, all recordings together: at 1,536 dimensions some 8 MB.
@@ -78,6 +83,16 @@ impl Lanes {
     /// True where a recording's rows are written in small batches that may take their time.
     pub(super) fn is_patient(&self, part: Part, chunks: u32) -> bool {
         part == Part::Recovery || chunks > self.small_batches_above
+    }
+
+    /// Says how many rows are on their way.
+    pub(super) fn measure(&self) {
+        let lanes =
+            [(false, &self.quick, ROWS_IN_FLIGHT_MAX), (true, &self.patient, PATIENT_ROWS_MAX)];
+        for (patient, permits, max) in lanes {
+            let used = max.saturating_sub(permits.available_permits());
+            metrics().permits(metrics::Lane::of(patient), used, max);
+        }
     }
 
     /// The permits of a lane.
@@ -131,6 +146,7 @@ struct Order {
     _permits: Arc<OwnedSemaphorePermit>,
     /// Of the Recording that waits: a slow database is no stall.
     progress: Arc<Progress>,
+    trace: AttemptSpan,
     reply: RpcReplyPort<Result<(), Failure>>,
     /// Ranges of rows that no statement carries yet.
     todo: Vec<Range<usize>>,
@@ -147,9 +163,14 @@ impl Actor for Writer {
         _myself: ActorRef<Self::Msg>,
         (arguments, statement_timeout): Self::Arguments,
     ) -> Result<Self::State, ActorProcessingErr> {
+        let quick = Lane::new(arguments.insert_rows, statement_timeout, STATEMENTS_MAX);
+        let patient = Lane::new(PATIENT_INSERT_ROWS, Some(PATIENT_TIMEOUT), PATIENT_STATEMENTS_MAX);
+        for (is_patient, lane) in [(false, &quick), (true, &patient)] {
+            metrics().insert_may_hold(metrics::Lane::of(is_patient), lane.batch_size.rows());
+        }
         Ok(WriterState {
-            quick: Lane::new(arguments.insert_rows, statement_timeout, STATEMENTS_MAX),
-            patient: Lane::new(PATIENT_INSERT_ROWS, Some(PATIENT_TIMEOUT), PATIENT_STATEMENTS_MAX),
+            quick,
+            patient,
             arguments,
             orders: HashMap::new(),
             last_order: 0,
@@ -164,14 +185,20 @@ impl Actor for Writer {
         state: &mut Self::State,
     ) -> Result<(), ActorProcessingErr> {
         match message {
-            WriterMessage::Store { destination, rows, permits, progress, reply } => {
-                let todo = std::iter::once(0..rows.len()).collect();
-                let _permits = permits;
-                let stored = 0;
-                state.accept(Order { destination, rows, _permits, progress, reply, todo, stored });
+            WriterMessage::Store { destination, rows, permits, progress, trace, reply } => {
+                state.accept(Order {
+                    todo: std::iter::once(0..rows.len()).collect(),
+                    destination,
+                    rows,
+                    _permits: permits,
+                    progress,
+                    trace,
+                    reply,
+                    stored: 0,
+                });
             }
             WriterMessage::Flush { token, reply } => state.flushes.push((token, reply)),
-            WriterMessage::Wrote { batch, result } => state.wrote(batch, result),
+            WriterMessage::Wrote { batch, result } => state.wrote(*batch, result),
             // The Recordings send what was not answered to the next Writer.
             WriterMessage::Panicked => return Err("an insert panicked".into()),
         }
@@ -200,28 +227,29 @@ impl WriterState {
             let Some(id) = lane.turns.pop_front() else { return };
             let Some(order) = self.orders.get_mut(&id) else { continue };
             let Some(todo) = order.todo.pop() else { continue };
-            let middle = todo.end.min(todo.start + lane.batch_size.rows());
+            let size = lane.batch_size.rows();
+            let middle = todo.end.min(todo.start + size);
             if middle < todo.end {
                 order.todo.push(middle..todo.end);
             }
-            let batch = Batch { order: id, range: todo.start..middle, patient };
+            let range = todo.start..middle;
+            // Under the attempt that waits for it, whichever mailbox the order came through.
+            let step = spans::store_chunks(&order.trace, range.len(), size);
+            let mut batch = Box::new(Batch { order: id, range, patient, step });
             if !order.todo.is_empty() {
                 lane.turns.push_back(id);
             }
             lane.in_flight += 1;
             let (destination, rows) = (order.destination.clone(), order.rows.clone());
-            let inserting = tokio::spawn(insert(
-                self.arguments.clone(),
-                destination,
-                rows,
-                batch.range.clone(),
-            ));
+            let arguments = self.arguments.clone();
+            let inserting = tokio::spawn(async move {
+                let inserting = insert(arguments, destination, rows, batch.range.clone());
+                let result = batch.step.run(inserting).await;
+                WriterMessage::Wrote { batch, result }
+            });
             let writer = myself.clone();
             tokio::spawn(async move {
-                let message = match inserting.await {
-                    Ok(result) => WriterMessage::Wrote { batch, result },
-                    Err(_) => WriterMessage::Panicked,
-                };
+                let message = inserting.await.unwrap_or(WriterMessage::Panicked);
                 // Fails only where the Writer is gone; who waits for it sends the rows again.
                 let _ = writer.cast(message);
             });
@@ -237,6 +265,8 @@ impl WriterState {
             Err(Failure::StatementTimeout) => lane.batch_size.timed_out(rows),
             Err(_) => {}
         }
+        batch.step.adapted(lane.batch_size.rows());
+        metrics().insert_may_hold(metrics::Lane::of(batch.patient), lane.batch_size.rows());
         // An order that failed already is gone, with whatever it still had in flight.
         let Some(order) = self.orders.get_mut(&batch.order) else { return };
         match result {
@@ -285,8 +315,10 @@ async fn insert(
 ) -> Result<Duration, Failure> {
     let statement = || async {
         let sent = Instant::now();
-        arguments.store.insert_chunks(&destination, &rows[range.clone()]).await?;
-        Ok(sent.elapsed())
+        let inserted = arguments.store.insert_chunks(&destination, &rows[range.clone()]).await;
+        let (took, lane) = (sent.elapsed(), metrics::Lane::of(destination.patient));
+        metrics().inserted(lane, range.len(), took, inserted.as_ref().err());
+        inserted.map(|()| took)
     };
     arguments.outages.wait_out(None, statement).await
 }

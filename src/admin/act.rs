@@ -9,7 +9,7 @@ use utoipa::{IntoParams, ToSchema};
 use uuid::Uuid;
 
 use super::Shared;
-use super::extract::{Body, Query, RecordingId};
+use super::extract::{Body, Query, RecordingId, Trace};
 use super::problem::Problem;
 use super::token::Caller;
 use crate::ports::operator::{Part, RecoverMany, RecoverRecording, Recovering, RecoveringMany};
@@ -96,10 +96,12 @@ pub(super) struct Discarded {
 pub(super) async fn recover(
     State(shared): State<Shared>,
     caller: Caller,
+    Trace(trace): Trace,
     RecordingId(recording_id): RecordingId,
     Body(RecoverOne { user_id, force }): Body<RecoverOne>,
 ) -> Result<(StatusCode, Json<Recovering>), Problem> {
-    let request = RecoverRecording { recording_id, user_id, force, requested_by: caller.name };
+    let requested_by = caller.name;
+    let request = RecoverRecording { recording_id, user_id, force, requested_by, trace };
     Ok((StatusCode::ACCEPTED, Json(shared.operator.recover(request).await?)))
 }
 
@@ -111,9 +113,10 @@ pub(super) async fn recover(
 pub(super) async fn recover_many(
     State(shared): State<Shared>,
     caller: Caller,
+    Trace(trace): Trace,
     Body(RecoverGroup { fingerprint, force }): Body<RecoverGroup>,
 ) -> Result<(StatusCode, Json<RecoveringMany>), Problem> {
-    let request = RecoverMany { fingerprint, force, requested_by: caller.name };
+    let request = RecoverMany { fingerprint, force, requested_by: caller.name, trace };
     Ok((StatusCode::ACCEPTED, Json(shared.operator.recover_many(request).await?)))
 }
 

@@ -1,5 +1,7 @@
 //! Reads requests strictly: what cannot be meant is told as a [`Problem`], never guessed.
 
+use std::convert::Infallible;
+
 use axum::body::Bytes;
 use axum::extract::rejection::{BytesRejection, QueryRejection};
 use axum::extract::{FromRequest, FromRequestParts, Path, Request};
@@ -10,12 +12,17 @@ use uuid::Uuid;
 
 use super::problem::Problem;
 use super::token::Caller;
+use crate::domain::trace::Traceparent;
 
 /// The number of a recording in the path.
 pub(super) struct RecordingId(pub i64);
 
 /// The id of an action in the path.
 pub(super) struct ActionId(pub Uuid);
+
+/// The trace that a request belongs to, by its header `traceparent`. One that names none is ignored, as
+/// W3C wants it.
+pub(super) struct Trace(pub Option<Traceparent>);
 
 /// The query, every name in it known.
 pub(super) struct Query<T>(pub T);
@@ -50,6 +57,15 @@ impl<S: Send + Sync> FromRequestParts<S> for ActionId {
         read.map(|Path(id)| Self(id)).map_err(|_| {
             Problem::bad_request("an action is named by a UUID, as its answer tells it")
         })
+    }
+}
+
+impl<S: Send + Sync> FromRequestParts<S> for Trace {
+    type Rejection = Infallible;
+
+    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Infallible> {
+        let header = parts.headers.get("traceparent").and_then(|value| value.to_str().ok());
+        Ok(Self(header.and_then(Traceparent::parse)))
     }
 }
 

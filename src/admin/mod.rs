@@ -27,7 +27,7 @@ use utoipa::OpenApi;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
-pub use probes::serve_probes;
+pub use probes::{Exposition, serve_probes};
 pub use token::{Scope, Tokens};
 
 use crate::domain::health::Thresholds;

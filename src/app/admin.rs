@@ -9,12 +9,13 @@ use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 
-use crate::admin::{self, Admin, Scope, Tokens};
+use crate::admin::{self, Admin, Exposition, Scope, Tokens};
 use crate::config::{AdminArgs, AdminTokens};
 use crate::domain::health::Thresholds;
 use crate::ports::Vitals;
 use crate::ports::inspector::Inspector;
 use crate::ports::operator::Operator;
+use crate::telemetry::metrics;
 
 /// Between two looks for the open pages.
 const LOOK_EVERY: Duration = Duration::from_secs(2);
@@ -34,8 +35,10 @@ impl AdminServer {
         let mut tasks = JoinSet::new();
         if let Some(listener) = listen(args.probe_listen, "--probe-listen").await {
             let address = listener.local_addr().unwrap_or(args.probe_listen);
-            tracing::info!("the probes are at http://{address}/livez and /readyz");
-            tasks.spawn(admin::serve_probes(listener, vitals, stopped));
+            tracing::info!("probes and metrics are at http://{address}/metrics");
+            let exposition =
+                Exposition { write: metrics::exposition, content_type: metrics::EXPOSITION_TYPE };
+            tasks.spawn(admin::serve_probes(listener, vitals, exposition, stopped));
         }
         Self { tasks, stop }
     }
@@ -57,7 +60,6 @@ impl AdminServer {
             } else {
                 ""
             };
-            // With port 0, the system chooses one.
             let address = listener.local_addr().unwrap_or(args.listen);
             tracing::info!("the page is at http://{address}/{open}");
             let admin = Admin {

@@ -9,6 +9,7 @@ use crate::config::{CaBundle, EmbedderArgs, EmbedderChoice, Header, LOCAL_MODEL,
 use crate::domain::failure::Failure;
 use crate::embedders::local::{self, LocalEmbedder};
 use crate::embedders::openai::{Ceiling, OpenAiEmbedder, OpenAiSettings};
+use crate::embedders::traced::TracedEmbedder;
 use crate::ports::{Embedder, Model};
 use crate::postgres::{ModelError, ModelInUse, ModelState, StoredModel};
 
@@ -42,12 +43,14 @@ impl Embedding {
                     );
                 }
                 let embedder = Arc::new(LocalEmbedder::load()?);
+                let embedder = Arc::new(TracedEmbedder::new(embedder, LocalEmbedder::provider()));
                 let dimensions = local::DIMENSIONS as u32;
                 Ok(Self { embedder, model: Model { name: local::STORED_MODEL.into(), dimensions } })
             }
             EmbedderChoice::OpenAi { provider, model, dimensions } => {
                 let host = provider.address();
                 let settings = openai_settings(args, *provider, &model, dimensions);
+                let provider = settings.provider();
                 let embedder = OpenAiEmbedder::new(settings.clone())?;
                 let (embedder, dimensions) = match (embedder.probe().await, known_dimensions) {
                     (Ok(probed), _) => {
@@ -64,7 +67,7 @@ impl Embedding {
                         return Err(failure).context(broken);
                     }
                 };
-                let embedder = Arc::new(embedder);
+                let embedder = Arc::new(TracedEmbedder::new(Arc::new(embedder), provider));
                 Ok(Self { embedder, model: Model { name: model, dimensions } })
             }
         }

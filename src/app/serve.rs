@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 use uuid::Uuid;
 
 use super::embedding::embedding_of_worker;
+use super::sampling::Sampling;
 use super::waiting::wait_out;
 use super::{Database, Embedding, ServiceVitals, StopSignal};
 use crate::actors::{
@@ -51,6 +52,7 @@ pub async fn serve(
     stop: &mut StopSignal,
 ) -> anyhow::Result<Ended> {
     let store = &database.store;
+    let _sampling = Sampling::start(store.clone());
     let patient = !exit_when_idle && !database.is_own();
     loop {
         let starting = wait_out(patient, vitals, async || {

@@ -8,12 +8,13 @@ use super::serve::Settings;
 use super::settings::{Parsed, Value, all, markdown, values};
 use super::{EXIT_USAGE, print_bytes};
 use crate::config::{DatabaseArgs, EmbedderChoice};
+use crate::telemetry::metrics;
 
 /// Tell the settings of the service: each value, and whether a flag, a variable or the default gives
 /// it. Secrets are masked.
 ///
-/// With --markdown, the reference of every setting of every command instead. Exit codes: 0; 64 a
-/// setting cannot be meant, or wrong use.
+/// With --markdown, the reference of every setting of every command instead; with --metrics, that of
+/// every metric. Exit codes: 0; 64 a setting cannot be meant, or wrong use.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Examples:
   embedding-recovery config
@@ -23,6 +24,10 @@ pub(super) struct Args {
     /// Print the reference of every setting, as Markdown
     #[arg(long, env = "EMBEDDING_RECOVERY_MARKDOWN", conflicts_with = "json")]
     markdown: bool,
+
+    /// Print the reference of every metric, as Markdown
+    #[arg(long, env = "EMBEDDING_RECOVERY_METRICS", conflicts_with_all = ["json", "markdown"])]
+    metrics: bool,
 
     /// Print one JSON object
     #[arg(long, env = "EMBEDDING_RECOVERY_JSON")]
@@ -39,6 +44,10 @@ pub(super) fn run(
 ) -> anyhow::Result<ExitCode> {
     if args.markdown {
         print_bytes(markdown(&all(&super::command())).as_bytes())?;
+        return Ok(ExitCode::SUCCESS);
+    }
+    if args.metrics {
+        print_bytes(metrics::markdown().as_bytes())?;
         return Ok(ExitCode::SUCCESS);
     }
     let values = values(&super::command(), parsed);

@@ -33,7 +33,7 @@ use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
 
 use crate::config::{ConfigError, DatabaseArgs};
 use crate::ports::operator::Part;
-use crate::telemetry::{self, LogFormat};
+use crate::telemetry::{self, LogFormat, TelemetryError};
 use settings::Parsed;
 
 /// Wrong use (sysexits.h: EX_USAGE).
@@ -41,11 +41,15 @@ const EXIT_USAGE: u8 = 64;
 /// The command failed, or found what it reports on not to be well.
 const EXIT_FAILED: u8 = 1;
 
+/// The program's version, and the commit that it was built from.
+const VERSION: &str =
+    concat!(env!("CARGO_PKG_VERSION"), " (", env!("EMBEDDING_RECOVERY_COMMIT"), ")");
+
 /// Keeps the embeddings of call recordings complete.
 #[derive(Debug, Parser)]
 #[command(
     name = "embedding-recovery",
-    version,
+    version = VERSION,
     about,
     after_help = "Examples:
   embedding-recovery demo                      watch it work on sample calls
@@ -143,7 +147,7 @@ pub fn main() -> ExitCode {
     let _ = rustls::crypto::ring::default_provider().install_default();
     match run(cli, &parsed) {
         Ok(code) => code,
-        Err(error) if error.is::<ConfigError>() => {
+        Err(error) if error.is::<ConfigError>() || error.is::<TelemetryError>() => {
             eprintln!("error: {error:#}");
             EXIT_USAGE.into()
         }

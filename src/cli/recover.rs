@@ -195,7 +195,7 @@ async fn request(operator: &dyn Operator, args: &Args) -> anyhow::Result<Asked> 
     let (force, requested_by) = (args.force, requested_by());
     if let Some(recording_id) = args.which.recording {
         let user_id = args.user.clone();
-        let request = RecoverRecording { recording_id, user_id, force, requested_by };
+        let request = RecoverRecording { recording_id, user_id, force, requested_by, trace: None };
         let recovering = operator.recover(request).await?;
         let json = serde_json::to_string(&recovering)?;
         let Recovering { action_id, found, done, follow, .. } = recovering;
@@ -203,7 +203,7 @@ async fn request(operator: &dyn Operator, args: &Args) -> anyhow::Result<Asked> 
         return Ok(Asked { action_id, recordings: 1, json, text, follow: Some(follow) });
     }
     let fingerprint = args.which.matching.clone();
-    let request = RecoverMany { fingerprint, force, requested_by };
+    let request = RecoverMany { fingerprint, force, requested_by, trace: None };
     let recovering = operator.recover_many(request).await?;
     let json = serde_json::to_string(&recovering)?;
     let RecoveringMany { action_id, requested, left_alone } = recovering;

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use anyhow::Context;
 use async_trait::async_trait;
-use reqwest::header::{AUTHORIZATION, HeaderValue};
+use reqwest::header::{AUTHORIZATION, HeaderMap, HeaderValue};
 use reqwest::{Client, Method, RequestBuilder, redirect};
 use secrecy::ExposeSecret;
 use serde::Deserialize;
@@ -17,6 +17,7 @@ use url::{Host, Url};
 use uuid::Uuid;
 
 use self::answer::{Problem, unanswered};
+use crate::app;
 use crate::config::Service;
 use crate::domain::failure::Failure;
 use crate::domain::recording::RecordingKey;
@@ -53,12 +54,17 @@ impl Remote {
             .redirect(redirect::Policy::none())
             .connect_timeout(CONNECT_TIME)
             .timeout(REQUEST_TIME);
+        let mut headers = HeaderMap::new();
         if let Some(token) = &service.token {
             let mut value = HeaderValue::from_str(&format!("Bearer {}", token.expose_secret()))
                 .context("the token cannot be sent")?;
             value.set_sensitive(true);
-            builder = builder.default_headers([(AUTHORIZATION, value)].into_iter().collect());
+            headers.insert(AUTHORIZATION, value);
         }
+        if let Some(trace) = app::started_within() {
+            headers.insert("traceparent", HeaderValue::from_str(trace.as_str())?);
+        }
+        builder = builder.default_headers(headers);
         if is_loopback(&service.url) {
             // A service on this host is not reached through the environment's proxy.
             builder = builder.no_proxy();

@@ -5,8 +5,11 @@ use std::sync::Arc;
 
 use super::EXIT_FAILED;
 use crate::app::{self, AdminServer, Database, Ended, ServiceVitals, StopSignal};
-use crate::config::{AdminArgs, DatabaseArgs, EmbedderArgs, HealthArgs, WorkArgs};
+use crate::config::{
+    AdminArgs, DatabaseArgs, EmbedderArgs, HealthArgs, ObservabilityArgs, WorkArgs,
+};
 use crate::ports::TaskCounts;
+use crate::telemetry::metrics::metrics;
 
 /// Run the service: embed what is queued, and everything that comes.
 ///
@@ -40,11 +43,17 @@ pub(super) struct Settings {
 
     #[command(flatten)]
     health: HealthArgs,
+
+    #[command(flatten)]
+    observability: ObservabilityArgs,
 }
 
 pub(super) async fn run(database: &DatabaseArgs, args: &Args) -> anyhow::Result<ExitCode> {
     // Wrong settings are told before a server is started for them.
-    let Settings { exit_when_idle, embedder, work, admin, health } = &args.settings;
+    let Settings { exit_when_idle, embedder, work, admin, health, observability } = &args.settings;
+    if let Some(price) = observability.price_per_million_tokens {
+        metrics().tokens_cost(price);
+    }
     embedder.choose(database.url().is_none())?;
     let tokens = admin.tokens()?;
     let mut stop = StopSignal::listen()?;

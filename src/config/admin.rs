@@ -25,7 +25,7 @@ pub struct AdminArgs {
     )]
     pub listen: SocketAddr,
 
-    /// Where `/livez` and `/readyz` listen, which need no token
+    /// Where `/livez`, `/readyz` and `/metrics` listen, which need no token
     #[arg(
         long,
         env = "EMBEDDING_RECOVERY_PROBE_LISTEN",

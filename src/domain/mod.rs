@@ -15,3 +15,4 @@ pub mod retry;
 pub mod span;
 pub mod standing;
 pub mod task;
+pub mod trace;

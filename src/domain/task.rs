@@ -8,6 +8,7 @@ use super::failure::{Failure, Fault};
 use super::part::Part;
 use super::recording::RecordingKey;
 use super::retry::{RecoveryPolicy, RetryPolicy};
+use super::trace::Origins;
 
 /// The states of a task, as stored in `embedding_queue.status`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -75,6 +76,10 @@ pub struct Task {
     pub recoveries: u32,
     /// Embed everything anew under a chunk set of this name, and copy nothing.
     pub afresh: Option<Uuid>,
+    /// What its trace links to.
+    pub origins: Origins,
+    /// Time from when it was due to its claim; of one that was given back, from when it came.
+    pub waited: Duration,
 }
 
 /// What becomes of a task after an attempt that did not complete it.
@@ -215,6 +220,8 @@ mod tests {
             part: Part::Main,
             recoveries: 0,
             afresh: None,
+            origins: Origins::default(),
+            waited: Duration::ZERO,
         }
     }
 

@@ -6,6 +6,7 @@
 //! made and under which licence they are.
 
 use std::fmt;
+use std::time::Instant;
 
 use async_trait::async_trait;
 use model2vec_rs::model::StaticModel;
@@ -13,6 +14,8 @@ use model2vec_rs::model::StaticModel;
 use crate::domain::failure::Failure;
 use crate::domain::packing::{RequestLimits, estimate_tokens};
 use crate::ports::{Embedded, Embedder};
+use crate::telemetry::metrics::metrics;
+use crate::telemetry::spans::Provider;
 
 /// The numbers in one vector; `model/distil.py` set it when it made the weights.
 pub const DIMENSIONS: usize = 256;
@@ -70,6 +73,11 @@ impl LocalEmbedder {
         }
     }
 
+    /// Who is asked, as spans tell it.
+    pub fn provider() -> Provider {
+        Provider { name: "local".to_owned(), model: STORED_MODEL.to_owned(), server: None }
+    }
+
     /// Embeds each text whole, however long: one vector a text in the order of `texts`, each of
     /// [`DIMENSIONS`] finite numbers and of length 1. The same text always gives the same vector,
     /// whatever the texts beside it.
@@ -111,9 +119,13 @@ impl Embedder for LocalEmbedder {
     async fn embed(&self, inputs: &[String]) -> Result<Embedded, Failure> {
         let (model, texts) = (self.clone(), inputs.to_vec());
         let tokens = texts.iter().map(|text| estimate_tokens(text.len()) as u64).sum();
+        let began = Instant::now();
         let vectors = tokio::task::spawn_blocking(move || model.embed_texts(&texts)).await;
         // Only a panic in the model ends the task without its vectors.
-        let vectors = vectors.map_err(|_| Failure::Panicked)?;
+        let vectors = vectors.map_err(|_| Failure::Panicked);
+        let result = vectors.as_ref().map(|_| tokens).map_err(Failure::class);
+        metrics().requested(&Self::provider(), began.elapsed(), result);
+        let vectors = vectors?;
         Ok(Embedded { vectors, tokens })
     }
 

@@ -5,3 +5,4 @@ mod limiter;
 pub mod local;
 pub mod openai;
 pub mod paced;
+pub mod traced;

@@ -11,6 +11,7 @@ mod settings;
 
 use std::fmt;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Instant;
 
 use async_trait::async_trait;
 use reqwest::{Client, Response};
@@ -31,6 +32,8 @@ use crate::domain::failure::Failure;
 use crate::domain::packing::RequestLimits;
 use crate::domain::retry::RetryPolicy;
 use crate::ports::{Embedded, Embedder};
+use crate::telemetry::metrics::metrics;
+use crate::telemetry::spans::Provider;
 
 /// What a probe embeds: short, and of no interest to anyone.
 pub const PROBE_TEXT: &str = "Does the provider answer?";
@@ -53,6 +56,7 @@ pub struct OpenAiEmbedder {
     dimensions: KnownDimensions,
     inputs_max: AtomicUsize,
     lessons: Lessons,
+    provider: Provider,
 }
 
 impl OpenAiEmbedder {
@@ -64,6 +68,8 @@ impl OpenAiEmbedder {
         if settings.requests_in_flight == 0 {
             return Err(OpenAiSettingsError::RequestsInFlight);
         }
+        let provider = settings.provider();
+        metrics().provider_chosen(&provider);
         Ok(Self {
             client: client(&settings)?,
             url: settings.embeddings_url()?,
@@ -73,6 +79,7 @@ impl OpenAiEmbedder {
             dimensions: KnownDimensions::new(settings.dimensions),
             inputs_max: AtomicUsize::new(request::LIMITS.inputs_max),
             lessons: Lessons::default(),
+            provider,
             settings,
         })
     }
@@ -88,6 +95,14 @@ impl OpenAiEmbedder {
         _permit: SemaphorePermit<'_>,
         asked: Asked<'_>,
     ) -> Result<Embedded, Refusal> {
+        let began = Instant::now();
+        let result = self.exchange(asked).await;
+        let tokens = result.as_ref().map(|embedded| embedded.tokens).map_err(Refusal::class);
+        metrics().requested(&self.provider, began.elapsed(), tokens);
+        result
+    }
+
+    async fn exchange(&self, asked: Asked<'_>) -> Result<Embedded, Refusal> {
         let settings = &self.settings;
         let request =
             Request::new(&settings.model, settings.dimensions, asked.inputs, asked.dialect);
@@ -96,6 +111,7 @@ impl OpenAiEmbedder {
         let rate = RateHeaders::read(|name| response.headers().get(name)?.to_str().ok());
         self.limiter.note(rate.requests, rate.tokens);
         self.lessons.limits(&rate);
+        rate.measure();
         self.receive(response, &rate, asked).await
     }
 

@@ -5,6 +5,7 @@ mod imported;
 pub mod inspector;
 pub mod operator;
 mod runs;
+mod task_counts;
 mod vitals;
 mod worker;
 
@@ -12,6 +13,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 pub use imported::{ImportChange, ImportedRecording, ImportedSegment};
+pub use task_counts::TaskCounts;
 use tokio::sync::mpsc;
 use uuid::Uuid;
 pub use vitals::Vitals;
@@ -24,6 +26,7 @@ use crate::domain::packing::RequestLimits;
 use crate::domain::part::Part;
 use crate::domain::recording::{Recording, RecordingKey};
 use crate::domain::task::{Lease, Settlement, Task};
+use crate::domain::trace::Traceparent;
 
 /// The embedding model that everything stored under one name was made with.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -179,38 +182,6 @@ pub struct Claimed {
     pub next_due: Option<Duration>,
 }
 
-/// How many tasks are in each state.
-#[derive(
-    Debug,
-    Clone,
-    Copy,
-    Default,
-    PartialEq,
-    Eq,
-    serde::Serialize,
-    serde::Deserialize,
-    utoipa::ToSchema,
-)]
-pub struct TaskCounts {
-    /// Ready now.
-    pub pending: u64,
-    /// Leased.
-    pub processing: u64,
-    /// Done.
-    pub completed: u64,
-    /// Waiting for a retry.
-    pub failed: u64,
-    /// Given up.
-    pub dead_letter: u64,
-}
-
-impl TaskCounts {
-    /// Tasks that are neither completed nor dead.
-    pub fn open(&self) -> u64 {
-        self.pending + self.processing + self.failed
-    }
-}
-
 /// Which tasks a claim may take.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ClaimOf {
@@ -267,7 +238,7 @@ pub trait Store: Runs {
     ) -> Result<bool, Failure>;
 
     /// Notes the trace that tells an attempt's story.
-    async fn note_trace(&self, lease: &Lease, trace_id: &str) -> Result<(), Failure>;
+    async fn note_trace(&self, lease: &Lease, trace: &Traceparent) -> Result<(), Failure>;
 
     /// Loads a recording.
     ///

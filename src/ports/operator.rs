@@ -9,6 +9,7 @@ use uuid::Uuid;
 use crate::domain::failure::Failure;
 pub use crate::domain::part::Part;
 use crate::domain::recording::RecordingKey;
+use crate::domain::trace::Traceparent;
 
 /// Recover one recording now.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -21,6 +22,8 @@ pub struct RecoverRecording {
     pub force: bool,
     /// Who asks; kept with the action.
     pub requested_by: String,
+    /// The trace that it belongs to: the attempts link to it.
+    pub trace: Option<Traceparent>,
 }
 
 /// Recover many dead letters now.
@@ -32,6 +35,8 @@ pub struct RecoverMany {
     pub force: bool,
     /// Who asks; kept with the action.
     pub requested_by: String,
+    /// The trace that it belongs to: the attempts link to it.
+    pub trace: Option<Traceparent>,
 }
 
 /// What was found, and what was done about it.

@@ -5,6 +5,7 @@ use uuid::Uuid;
 use super::connection::{Pool, Session};
 use crate::domain::failure::Failure;
 use crate::domain::recording::RecordingKey;
+use crate::domain::trace::Traceparent;
 use crate::ports::inspector::ActionState;
 
 /// What is asked for.
@@ -18,6 +19,8 @@ pub(super) struct Action<'a> {
     pub(super) recording: Option<(Option<&'a str>, i64)>,
     /// The rest.
     pub(super) detail: serde_json::Value,
+    /// The trace that it belongs to.
+    pub(super) trace: Option<&'a Traceparent>,
 }
 
 impl<'a> Action<'a> {
@@ -34,14 +37,15 @@ pub(super) async fn begin(
     recordings: u64,
 ) -> Result<Uuid, Failure> {
     let id = sqlx::query_scalar!(
-        "insert into admin_actions (action, requested_by, user_id, recording_id, detail, recordings)
-         values ($1, $2, $3, $4, $5, $6) returning id",
+        "insert into admin_actions (action, requested_by, user_id, recording_id, detail, recordings, traceparent)
+         values ($1, $2, $3, $4, $5, $6, $7::text) returning id",
         action.name,
         action.requested_by,
         action.recording.and_then(|(user, _)| user),
         action.recording.map(|(_, recording_id)| recording_id),
         action.detail,
-        recordings as i32
+        recordings as i32,
+        action.trace.map(Traceparent::as_str)
     )
     .fetch_one(connection)
     .await?;

@@ -40,6 +40,17 @@ pub enum ConnectError {
     Database(#[from] sqlx::Error),
 }
 
+/// The connections of this process.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Connections {
+    /// Open, and free.
+    pub idle: u32,
+    /// In use.
+    pub used: u32,
+    /// As many as there may be.
+    pub max: u32,
+}
+
 /// Why migrations and index builds get no session of their own.
 #[derive(Debug, thiserror::Error)]
 enum NoSession {
@@ -124,6 +135,14 @@ impl Pool {
     /// What is in between.
     pub(super) fn pooling(&self) -> Pooling {
         self.pooling
+    }
+
+    /// How it is used now.
+    pub(super) fn connections(&self) -> Connections {
+        // Two looks: what is given back between them must not count as less than nothing.
+        let (size, idle) = (self.pool.size(), self.pool.num_idle() as u32);
+        let max = self.pool.options().get_max_connections();
+        Connections { idle, used: size.saturating_sub(idle), max }
     }
 
     /// What takes a session of its own goes over `url`.

@@ -5,6 +5,7 @@ use uuid::Uuid;
 use super::connection::{Pool, Session};
 use crate::domain::failure::Failure;
 use crate::domain::recording::RecordingKey;
+use crate::domain::trace::Traceparent;
 use crate::ports::Model;
 
 /// Recordings enqueued by one statement: small enough for any `statement_timeout`.
@@ -57,13 +58,15 @@ pub(super) async fn create(
     Ok(id)
 }
 
-/// Opens or joins the recordings' tasks for a job.
+/// Opens or joins the recordings' tasks for a job. To be called within a transaction: whoever claims one
+/// must see what its trace goes back to.
 pub(super) async fn add(
     connection: &mut Session,
     job_id: Uuid,
     keys: &[RecordingKey],
     priority: i32,
     revive: bool,
+    trace: Option<&Traceparent>,
 ) -> Result<u64, Failure> {
     let users: Vec<&str> = keys.iter().map(|key| key.user_id.as_str()).collect();
     let recordings: Vec<i64> = keys.iter().map(|key| key.recording_id).collect();
@@ -77,28 +80,51 @@ pub(super) async fn add(
         priority,
         revive
     )
-    .execute(connection)
+    .execute(&mut *connection)
     .await?;
+    if let Some(trace) = trace {
+        sqlx::query!(
+            "update embedding_queue q set traceparent = $3::text
+             from job_tasks j
+             where j.job_id = $1 and q.id = j.task_id
+               and (q.user_id, q.recording_id) in (select * from unnest($2::text[], $4::bigint[]))",
+            job_id,
+            &users as &[&str],
+            trace.as_str(),
+            &recordings
+        )
+        .execute(connection)
+        .await?;
+    }
     Ok(added.rows_affected())
 }
 
 /// Enqueues a selection, page by page.
-pub(super) async fn enqueue(pool: &Pool, request: &JobRequest) -> Result<JobSummary, Failure> {
-    let mut connection = pool.acquire().await?;
-    let job_id = create(&mut connection, "enqueue", request.priority).await?;
+pub(super) async fn enqueue(
+    pool: &Pool,
+    request: &JobRequest,
+    trace: Option<&Traceparent>,
+) -> Result<JobSummary, Failure> {
+    // Given back at once: there may be one only.
+    let job_id = create(&mut pool.acquire().await?, "enqueue", request.priority).await?;
     let mut tasks = 0;
     match &request.selection {
         Selection::Recordings(keys) => {
-            tasks += add(&mut connection, job_id, keys, request.priority, true).await?;
+            let mut transaction = pool.begin().await?;
+            tasks += add(&mut transaction, job_id, keys, request.priority, true, trace).await?;
+            transaction.commit().await?;
         }
         Selection::Missing | Selection::All => {
             let missing_only = request.selection == Selection::Missing;
             let mut after = RecordingKey { user_id: String::new(), recording_id: i64::MIN };
             loop {
-                let keys =
-                    page(&mut connection, &after, request.user_id.as_deref(), missing_only).await?;
+                let mut transaction = pool.begin().await?;
+                let keys = page(&mut transaction, &after, request.user_id.as_deref(), missing_only)
+                    .await?;
                 let Some(last) = keys.last().cloned() else { break };
-                tasks += add(&mut connection, job_id, &keys, request.priority, false).await?;
+                tasks +=
+                    add(&mut transaction, job_id, &keys, request.priority, false, trace).await?;
+                transaction.commit().await?;
                 after = last;
             }
         }

@@ -10,6 +10,7 @@ use crate::domain::failure::Failure;
 use crate::domain::part::Part;
 use crate::domain::recording::RecordingKey;
 use crate::domain::task::{Lease, Task};
+use crate::domain::trace::Origins;
 use crate::ports::{ClaimOf, Claimed, TaskCounts};
 
 /// Leases due tasks of one model. The plain `skip locked` claim is right because a recording has at
@@ -31,7 +32,8 @@ pub(super) async fn claim(
     }
     let tasks = sqlx::query!(
         r#"with picked as (
-               select id from embedding_queue
+               select id, clock_timestamp() - coalesce(next_retry_at, created_at) as waited
+               from embedding_queue
                where status in ('pending', 'failed') and coalesce(for_model, '') = tasks_of_model($5)
                  and (next_retry_at is null or next_retry_at <= clock_timestamp())
                  and (crashes > 0) = $3
@@ -49,14 +51,19 @@ pub(super) async fn claim(
                    lease_token = gen_random_uuid(),
                    lease_expires_at = clock_timestamp() + make_interval(secs => $4)
                from picked where q.id = picked.id
-               returning q.*
+               returning q.*, picked.waited
            ), opened as (
                insert into embedding_attempts (task_id, user_id, recording_id, worker_id, number, alone)
                select id, user_id, recording_id, $1, attempts, $3 from taken
                returning id, task_id
            )
            select t.id, o.id as attempt_id, t.lease_token as "token!", t.user_id, t.recording_id,
-                  t.attempts, t.max_attempts, t.crashes_alone, t.releases, t.recoveries, t.afresh
+                  t.attempts, t.max_attempts, t.crashes_alone, t.releases, t.recoveries, t.afresh,
+                  extract(epoch from t.waited)::float8 as waited_secs,
+                  t.traceparent::text as request,
+                  -- The attempt that was opened just now is not seen by this statement.
+                  (select a.traceparent::text from embedding_attempts a
+                   where a.task_id = t.id order by a.started_at desc limit 1) as previous
            from taken t join opened o on o.task_id = t.id
            order by t.claim_rank desc, t.created_at desc"#,
         worker,
@@ -76,6 +83,8 @@ pub(super) async fn claim(
         part: Part::Main,
         recoveries: row.recoveries as u32,
         afresh: row.afresh,
+        origins: Origins::read(row.previous.as_deref(), row.request.as_deref()),
+        waited: waited(row.waited_secs),
     })
     .fetch_all(&mut *claiming)
     .await?;
@@ -109,6 +118,12 @@ pub(super) async fn one_claim_at_a_time(
         .execute(connection)
         .await?;
     Ok(())
+}
+
+/// What a claim says of the time that its task waited. A task of an adopted table may say nothing.
+pub(super) fn waited(secs: Option<f64>) -> Duration {
+    let waited = secs.map(|secs| Duration::try_from_secs_f64(secs.max(0.0)).unwrap_or_default());
+    waited.unwrap_or_default()
 }
 
 /// Moves the end of leases; an expired one that nobody claimed is still its holder's.
@@ -193,6 +208,9 @@ pub(super) async fn expired(pool: &Pool, rows_max: u32) -> Result<Vec<Task>, Fai
         part: Part::of(&row.part),
         recoveries: row.recoveries as u32,
         afresh: row.afresh,
+        // Nobody runs it any more.
+        origins: Origins::default(),
+        waited: Duration::ZERO,
     })
     .fetch_all(pool)
     .await?;

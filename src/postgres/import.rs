@@ -6,6 +6,7 @@ use super::connection::{Pool, Session};
 use super::embedding_jobs;
 use crate::domain::failure::Failure;
 use crate::domain::recording::RecordingKey;
+use crate::domain::trace::Traceparent;
 use crate::ports::{ImportChange, ImportedRecording, ImportedSegment};
 
 /// One import: a transaction for each recording, and one job for all that changed.
@@ -13,12 +14,13 @@ use crate::ports::{ImportChange, ImportedRecording, ImportedSegment};
 pub struct Import {
     pool: Pool,
     enqueue: bool,
+    trace: Option<Traceparent>,
     job_id: Option<Uuid>,
 }
 
 impl Import {
-    pub(super) fn new(pool: Pool, enqueue: bool) -> Self {
-        Self { pool, enqueue, job_id: None }
+    pub(super) fn new(pool: Pool, enqueue: bool, trace: Option<Traceparent>) -> Self {
+        Self { pool, enqueue, trace, job_id: None }
     }
 
     /// The job that the changed recordings were enqueued for, once there is one.
@@ -78,7 +80,7 @@ impl Import {
                 None => embedding_jobs::create(&mut transaction, "import", 0).await?,
             };
             let key = std::slice::from_ref(&recording.key);
-            embedding_jobs::add(&mut transaction, job, key, 0, true).await?;
+            embedding_jobs::add(&mut transaction, job, key, 0, true, self.trace.as_ref()).await?;
             job_id = Some(job);
         }
         transaction.commit().await?;

@@ -31,7 +31,7 @@ mod verify;
 mod workers;
 
 pub use checkup::{Checkup, DatabaseFacts};
-pub use connection::ConnectError;
+pub use connection::{ConnectError, Connections};
 pub use embedding_jobs::{JobRequest, JobSummary, Selection};
 pub use embedding_models::{ModelError, ModelInUse, ModelState, StoredModel};
 pub use error::may_pass;
@@ -48,6 +48,7 @@ use connection::{Pool, Session, Transaction};
 use crate::domain::checkup::Pooling;
 use crate::domain::failure::Failure;
 use crate::domain::recording::RecordingKey;
+use crate::domain::trace::Traceparent;
 use crate::ports::{Model, TaskCounts};
 
 /// The database.
@@ -55,6 +56,7 @@ use crate::ports::{Model, TaskCounts};
 pub struct PgStore {
     pool: Pool,
     url: String,
+    trace: Option<Traceparent>,
 }
 
 impl PgStore {
@@ -66,7 +68,9 @@ impl PgStore {
         let pool = Pool::open(url, connections_max).await?;
         match pool.pooling() {
             Pooling::Statement => Err(ConnectError::StatementPooling),
-            Pooling::Session | Pooling::Transaction => Ok(Self { pool, url: url.to_owned() }),
+            Pooling::Session | Pooling::Transaction => {
+                Ok(Self { pool, url: url.to_owned(), trace: None })
+            }
         }
     }
 
@@ -75,12 +79,22 @@ impl PgStore {
         Self { pool: self.pool.with_admin_url(url), ..self }
     }
 
+    /// What is asked for by way of this store belongs to `trace`, but where a request names its own.
+    pub fn with_trace(self, trace: Traceparent) -> Self {
+        Self { trace: Some(trace), ..self }
+    }
+
     /// Looks at the database as it is.
     ///
     /// # Errors
     /// See [`Checkup::connect`] and [`Checkup::look`].
     pub async fn check_up(&self) -> Result<DatabaseFacts, ConnectError> {
         Checkup::connect(&self.url, None).await?.look().await
+    }
+
+    /// How the connections are used now.
+    pub fn connections(&self) -> Connections {
+        self.pool.connections()
     }
 
     /// Closes the connections, so that a server that this program owns can stop.
@@ -148,7 +162,7 @@ impl PgStore {
 
     /// Begins an import. `enqueue` opens a task for each recording that is new or changed.
     pub fn import(&self, enqueue: bool) -> Import {
-        Import::new(self.pool.clone(), enqueue)
+        Import::new(self.pool.clone(), enqueue, self.trace.clone())
     }
 
     /// Enqueues recordings as one job.
@@ -156,7 +170,7 @@ impl PgStore {
     /// # Errors
     /// The database's.
     pub async fn enqueue(&self, request: &JobRequest) -> Result<JobSummary, Failure> {
-        embedding_jobs::enqueue(&self.pool, request).await
+        embedding_jobs::enqueue(&self.pool, request, self.trace.as_ref()).await
     }
 
     /// The recordings of this number: one for each user who holds it.

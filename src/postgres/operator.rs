@@ -25,12 +25,13 @@ impl From<sqlx::Error> for Refusal {
 #[async_trait]
 impl Operator for PgStore {
     async fn recover(&self, request: RecoverRecording) -> Result<Recovering, Refusal> {
-        let RecoverRecording { recording_id, user_id, force, requested_by } = &request;
+        let RecoverRecording { recording_id, user_id, force, requested_by, trace } = &request;
         let action = Action {
             name: "recover",
             requested_by,
             recording: Some((user_id.as_deref(), *recording_id)),
             detail: json!({ "force": force }),
+            trace: trace.as_ref().or(self.trace.as_ref()),
         };
         let mut transaction = super::begin_patient(&self.pool).await?;
         let recovering = requests::recover(&mut transaction, &request, &action).await;
@@ -38,12 +39,13 @@ impl Operator for PgStore {
     }
 
     async fn recover_many(&self, request: RecoverMany) -> Result<RecoveringMany, Refusal> {
-        let RecoverMany { fingerprint, force, requested_by } = &request;
+        let RecoverMany { fingerprint, force, requested_by, trace } = &request;
         let action = Action {
             name: "recover_many",
             requested_by,
             recording: None,
             detail: json!({ "force": force, "fingerprint": fingerprint }),
+            trace: trace.as_ref().or(self.trace.as_ref()),
         };
         let mut transaction = super::begin_patient(&self.pool).await?;
         let recovering = requests::recover_many(&mut transaction, &request, &action).await;
@@ -88,6 +90,7 @@ impl Operator for PgStore {
             requested_by,
             recording: Some((user_id, recording_id)),
             detail: json!({ "reason": reason }),
+            trace: None,
         };
         let mut transaction = super::begin_patient(&self.pool).await?;
         let discarded =
@@ -97,7 +100,7 @@ impl Operator for PgStore {
 }
 
 fn of_part<'a>(name: &'static str, part: Part, requested_by: &'a str) -> Action<'a> {
-    Action { name, requested_by, recording: None, detail: json!({ "part": part }) }
+    Action { name, requested_by, recording: None, detail: json!({ "part": part }), trace: None }
 }
 
 impl PgStore {

@@ -6,11 +6,13 @@ use std::time::Duration;
 use uuid::Uuid;
 
 use super::connection::Pool;
-use super::{embedding_queue, runs};
+use super::embedding_queue::{self, waited};
+use super::runs;
 use crate::domain::failure::Failure;
 use crate::domain::part::Part;
 use crate::domain::recording::RecordingKey;
 use crate::domain::task::{Lease, Task};
+use crate::domain::trace::Origins;
 use crate::ports::{Occasion, Recovery, RecoveryRun, RunCause};
 
 /// Begins a run where there is reason to: one that was asked for first.
@@ -104,7 +106,8 @@ pub(super) async fn claim(
     embedding_queue::one_claim_at_a_time(&mut claiming, worker).await?;
     let tasks = sqlx::query!(
         r#"with picked as (
-               select id from embedding_queue
+               select id, clock_timestamp() - coalesce(next_retry_at, created_at) as waited
+               from embedding_queue
                where coalesce(for_model, '') = tasks_of_model($2) and status in ('pending', 'failed', 'dead_letter')
                  and (recovery_requested is not null
                       or not $3 and status = 'dead_letter' and not dead_letter_permanent)
@@ -123,14 +126,19 @@ pub(super) async fn claim(
                    dead_letter_reason = null, lease_token = gen_random_uuid(),
                    lease_expires_at = clock_timestamp() + make_interval(secs => $5)
                from picked where q.id = picked.id
-               returning q.*
+               returning q.*, picked.waited
            ), opened as (
                insert into embedding_attempts (task_id, user_id, recording_id, worker_id, number, part)
                select id, user_id, recording_id, $1, attempts, 'recovery' from taken
                returning id, task_id
            )
            select t.id, o.id as attempt_id, t.lease_token as "token!", t.user_id, t.recording_id,
-                  t.attempts, t.max_attempts, t.crashes_alone, t.releases, t.recoveries, t.afresh
+                  t.attempts, t.max_attempts, t.crashes_alone, t.releases, t.recoveries, t.afresh,
+                  extract(epoch from t.waited)::float8 as waited_secs,
+                  t.traceparent::text as request,
+                  -- The attempt that was opened just now is not seen by this statement.
+                  (select a.traceparent::text from embedding_attempts a
+                   where a.task_id = t.id order by a.started_at desc limit 1) as previous
            from taken t join opened o on o.task_id = t.id
            order by t.created_at, t.id"#,
         worker,
@@ -150,6 +158,8 @@ pub(super) async fn claim(
         part: Part::Recovery,
         recoveries: row.recoveries as u32,
         afresh: row.afresh,
+        origins: Origins::read(row.previous.as_deref(), row.request.as_deref()),
+        waited: waited(row.waited_secs),
     })
     .fetch_all(&mut *claiming)
     .await?;

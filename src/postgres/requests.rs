@@ -10,6 +10,7 @@ use super::inspector::UNKNOWN;
 use super::pauses;
 use crate::domain::part::Part;
 use crate::domain::recording::RecordingKey;
+use crate::domain::trace::Traceparent;
 use crate::ports::operator::{RecoverMany, RecoverRecording, Recovering, RecoveringMany, Refusal};
 
 /// A recording's open task, as it was found.
@@ -55,7 +56,7 @@ pub(super) async fn recover(
         Some(found) => (found.described(), found.id, false),
         None => ("no open task".to_owned(), open(connection, &key).await?, true),
     };
-    mark(connection, task_id, action_id, afresh).await?;
+    mark(connection, task_id, action_id, afresh, action.trace).await?;
     let done = match afresh {
         true => "everything of it is embedded anew, in small steps, as soon as a process is free",
         false => "it is recovered in small steps as soon as a process is free",
@@ -102,7 +103,7 @@ pub(super) async fn recover_many(
                order by id for update
            ), marked as (
                update embedding_queue q
-               set recovery_requested = $3,
+               set recovery_requested = $3, traceparent = coalesce($5::text, q.traceparent),
                    next_retry_at = case when not q.dead_letter_permanent then clock_timestamp() end
                from fitting f where f.id = q.id and f.taken
                returning q.id
@@ -112,7 +113,8 @@ pub(super) async fn recover_many(
         request.fingerprint,
         request.force,
         action_id,
-        UNKNOWN
+        UNKNOWN,
+        action.trace.map(Traceparent::as_str)
     )
     .fetch_one(&mut *connection)
     .await?;
@@ -234,15 +236,18 @@ async fn mark(
     task_id: Uuid,
     action_id: Uuid,
     afresh: bool,
+    trace: Option<&Traceparent>,
 ) -> Result<(), Refusal> {
     sqlx::query!(
         "update embedding_queue
          set recovery_requested = $2, afresh = case when $3 then $2 else afresh end,
+             traceparent = coalesce($4::text, traceparent),
              next_retry_at = case when not dead_letter_permanent then clock_timestamp() end
          where id = $1",
         task_id,
         action_id,
-        afresh
+        afresh,
+        trace.map(Traceparent::as_str)
     )
     .execute(connection)
     .await?;

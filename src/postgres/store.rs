@@ -16,6 +16,7 @@ use crate::domain::failure::Failure;
 use crate::domain::part::Part;
 use crate::domain::recording::RecordingKey;
 use crate::domain::task::{Lease, Settlement, Task};
+use crate::domain::trace::Traceparent;
 use crate::ports::{
     ChunkRow, ChunkSet, ChunkSetRequest, ClaimOf, Claimed, Completion, Destination, Model,
     Occasion, Recovery, RecoveryRun, RunResult, Runs, Source, Store, TaskCounts, Work, WorkerState,
@@ -70,11 +71,12 @@ impl Store for PgStore {
         settlements::settle(&self.pool, lease, failure, settlement).await
     }
 
-    async fn note_trace(&self, lease: &Lease, trace_id: &str) -> Result<(), Failure> {
+    async fn note_trace(&self, lease: &Lease, trace: &Traceparent) -> Result<(), Failure> {
         sqlx::query!(
-            "update embedding_attempts set trace_id = $2 where id = $1",
+            "update embedding_attempts set traceparent = $2::text, trace_id = $3 where id = $1",
             lease.attempt_id,
-            trace_id
+            trace.as_str(),
+            trace.trace_id()
         )
         .execute(&self.pool)
         .await?;

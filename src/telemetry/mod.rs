@@ -1,21 +1,35 @@
-//! Logs to standard error, and traces over OTLP where an endpoint is configured.
+//! Logs to standard error, and traces, metrics and logs over OTLP where the environment names a
+//! collector.
 
-use std::io::IsTerminal;
+pub mod drops;
+mod environment;
+mod idle;
+mod lines;
+pub mod metrics;
+mod otlp;
+pub mod spans;
 
-use opentelemetry::trace::{TraceContextExt, TracerProvider};
-use opentelemetry_otlp::{ExporterBuildError, SpanExporter};
-use opentelemetry_sdk::Resource;
-use opentelemetry_sdk::trace::SdkTracerProvider;
-use tracing_opentelemetry::OpenTelemetrySpanExt;
+use opentelemetry::trace::TracerProvider;
+use opentelemetry_appender_tracing::layer::OpenTelemetryTracingBridge;
+use opentelemetry_otlp::ExporterBuildError;
+use tracing::{Level, Metadata, Subscriber};
+use tracing_subscriber::filter::{FilterExt, filter_fn};
 use tracing_subscriber::layer::SubscriberExt;
+use tracing_subscriber::registry::LookupSpan;
 use tracing_subscriber::util::SubscriberInitExt;
 use tracing_subscriber::{EnvFilter, Layer};
 
-/// OpenTelemetry's own variables (its specification of the OTLP exporter).
-const ENDPOINT_VARIABLES: [&str; 2] =
-    ["OTEL_EXPORTER_OTLP_ENDPOINT", "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT"];
+use environment::{Environment, EnvironmentError};
+use otlp::Pipeline;
+
 /// Everything that matters to an operator, and warnings of the libraries.
 pub const DEFAULT_FILTER: &str = "warn,embedding_recovery=info";
+/// The service's name where the environment does not give one.
+const SERVICE: &str = "embedding-recovery";
+/// What carries telemetry away: exported itself, each export would make the next.
+const CARRIERS: [&str; 7] = ["hyper", "h2", "tonic", "tower", "reqwest", "rustls", SDK];
+/// The SDK tells each failed export; [`drops`] tells it once a minute.
+const SDK: &str = "opentelemetry";
 
 /// How log lines look.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
@@ -26,14 +40,23 @@ pub enum LogFormat {
     Json,
 }
 
-/// The exporter of traces cannot be built from the settings in the environment.
+/// Telemetry cannot start.
 #[derive(Debug, thiserror::Error)]
-#[error("traces cannot be exported (OTEL_EXPORTER_OTLP_…): {0}")]
-pub struct TelemetryError(#[from] ExporterBuildError);
+pub enum TelemetryError {
+    /// A variable of OpenTelemetry's has a value that it cannot have.
+    #[error(transparent)]
+    Environment(#[from] EnvironmentError),
+    /// An exporter cannot be built from the environment.
+    #[error("telemetry cannot be exported (OTEL_EXPORTER_OTLP_…): {0}")]
+    Exporter(#[from] ExporterBuildError),
+    /// The system gives no thread for it.
+    #[error("telemetry cannot be exported: {0}")]
+    Runtime(std::io::Error),
+}
 
-/// Keeps telemetry going; what is buffered is sent when it is dropped.
+/// Keeps telemetry going; what is buffered is sent when it is dropped, within a bound.
 pub struct Telemetry {
-    provider: Option<SdkTracerProvider>,
+    pipeline: Option<Pipeline>,
 }
 
 /// Checks a filter of log lines: `level`, or `target=level`, separated by commas.
@@ -44,55 +67,72 @@ pub fn parse_filter(text: &str) -> Result<String, String> {
     EnvFilter::try_new(text).map(|_| text.to_owned()).map_err(|error| error.to_string())
 }
 
-/// Starts logging and, with an endpoint in the environment, tracing. The panic hook logs the place
-/// and not the message, which may quote a transcript.
+/// Starts logging and what the environment wants exported. `filter` decides which lines are logged,
+/// here and over OTLP; spans are exported whatever it says. The panic hook logs the place and not the
+/// message, which may quote a transcript.
 ///
 /// # Errors
-/// The exporter's settings are wrong.
+/// A variable of OpenTelemetry's is wrong.
 pub fn start(format: LogFormat, filter: &str) -> Result<Telemetry, TelemetryError> {
-    let provider = match ENDPOINT_VARIABLES.iter().any(|name| std::env::var_os(name).is_some()) {
-        true => Some(tracer_provider()?),
-        false => None,
-    };
-    let filter = EnvFilter::new(filter);
-    let lines = tracing_subscriber::fmt::layer()
-        .with_writer(std::io::stderr)
-        .with_ansi(std::io::stderr().is_terminal());
-    let lines = match format {
-        LogFormat::Pretty => lines.with_target(false).boxed(),
-        LogFormat::Json => lines.json().boxed(),
-    };
-    let spans = provider.as_ref().map(|provider| {
-        tracing_opentelemetry::layer().with_tracer(provider.tracer("embedding-recovery"))
+    let environment = Environment::read(|name| std::env::var(name).ok())?;
+    let pipeline = Pipeline::start(&environment)?;
+    let lines =
+        lines::layer(format).with_filter(EnvFilter::new(filter).and(filter_fn(is_for_lines)));
+    let logs = pipeline.logs.as_ref().map(|provider| {
+        OpenTelemetryTracingBridge::new(provider)
+            .with_filter(EnvFilter::new(filter).and(filter_fn(|metadata| !is_carrier(metadata))))
     });
-    tracing_subscriber::registry().with(lines.and_then(spans).with_filter(filter)).init();
+    let traces = pipeline.traces.as_ref().map(|provider| span_layer(provider.tracer(SERVICE)));
+    tracing_subscriber::registry().with(traces).with(lines).with(logs).init();
     std::panic::set_hook(Box::new(|panic| {
         let place = panic.location().map(ToString::to_string).unwrap_or_default();
         tracing::error!(place, "panic");
     }));
-    Ok(Telemetry { provider })
+    Ok(Telemetry { pipeline: Some(pipeline) })
 }
 
-fn tracer_provider() -> Result<SdkTracerProvider, TelemetryError> {
-    let exporter = SpanExporter::builder().with_http().build()?;
-    let resource = Resource::builder().with_service_name("embedding-recovery").build();
-    Ok(SdkTracerProvider::builder().with_batch_exporter(exporter).with_resource(resource).build())
+/// The layer that hands the service's spans to `tracer`.
+pub fn span_layer<S, T>(tracer: T) -> Box<dyn Layer<S> + Send + Sync>
+where
+    S: Subscriber + for<'span> LookupSpan<'span> + Send + Sync,
+    T: opentelemetry::trace::Tracer + Send + Sync + 'static,
+    T::Span: Send + Sync,
+{
+    tracing_opentelemetry::layer()
+        .with_tracer(tracer)
+        // How a span ended is said by those who end it.
+        .with_error_events_to_status(false)
+        .with_error_events_to_exceptions(false)
+        .with_error_fields_to_exceptions(false)
+        .with_error_records_to_exceptions(false)
+        .with_location(false)
+        .with_threads(false)
+        .with_target(false)
+        .with_filter(filter_fn(is_for_traces))
+        .boxed()
+}
+
+/// Steps are told by the trace; a line names the attempt that it is about.
+fn is_for_lines(metadata: &Metadata<'_>) -> bool {
+    let is_step = metadata.is_span() && metadata.target() == spans::STEP;
+    !is_step && !metadata.target().starts_with(SDK)
+}
+
+/// The service's own spans, with its events in them; of the libraries', what went wrong.
+fn is_for_traces(metadata: &Metadata<'_>) -> bool {
+    let own = metadata.target().starts_with(env!("CARGO_CRATE_NAME"));
+    let level_max = if own { Level::INFO } else { Level::WARN };
+    (own || metadata.is_event()) && *metadata.level() <= level_max && !is_carrier(metadata)
+}
+
+fn is_carrier(metadata: &Metadata<'_>) -> bool {
+    CARRIERS.iter().any(|name| metadata.target().starts_with(name))
 }
 
 impl Drop for Telemetry {
     fn drop(&mut self) {
-        if let Some(provider) = &self.provider
-            && let Err(error) = provider.shutdown()
-        {
-            tracing::warn!(%error, "the last spans could not be sent");
+        if let Some(pipeline) = self.pipeline.take() {
+            pipeline.shutdown();
         }
     }
-}
-
-/// Id of the trace that the current span belongs to, where traces are exported.
-pub fn current_trace_id() -> Option<String> {
-    let context = tracing::Span::current().context();
-    let span = context.span();
-    let span_context = span.span_context();
-    span_context.is_valid().then(|| span_context.trace_id().to_string())
 }

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use embedding_recovery::admin::{self, Admin, Tokens};
+use embedding_recovery::admin::{self, Admin, Exposition, Tokens};
 use embedding_recovery::ports::Vitals;
 use reqwest::Method;
 use tokio::net::TcpListener;
@@ -125,7 +125,10 @@ async fn the_probes_need_no_token_and_tell_what_is_amiss() {
     let address = listener.local_addr().unwrap();
     let (tell, told) = watch::channel((true, true));
     let (stop, stopped) = watch::channel(false);
-    let served = tokio::spawn(admin::serve_probes(listener, Arc::new(Told(told)), stopped));
+    let exposition =
+        Exposition { write: || Ok("up 1\n".into()), content_type: "text/plain; version=0.0.4" };
+    let vitals = Arc::new(Told(told));
+    let served = tokio::spawn(admin::serve_probes(listener, vitals, exposition, stopped));
     let client = reqwest::Client::builder().no_proxy().build().unwrap();
     let ask = async |path: &str| {
         let answer = client.get(format!("http://{address}{path}")).send().await.unwrap();
@@ -140,6 +143,9 @@ async fn the_probes_need_no_token_and_tell_what_is_amiss() {
     assert!(problem.contains("\"detail\":\"stopping\""), "{problem}");
     tell.send_replace((false, false));
     assert_eq!(ask("/livez").await.0, 503);
+    let metrics = client.get(format!("http://{address}/metrics")).send().await.unwrap();
+    assert_eq!(metrics.headers()["content-type"], "text/plain; version=0.0.4");
+    assert_eq!(metrics.text().await.unwrap(), "up 1\n");
     stop.send_replace(true);
     drop(client);
     within_deadline("the end of the probes", served).await.unwrap().unwrap();

@@ -162,14 +162,15 @@ pub fn homes(sources: &[Source], homes: &[(&str, &[&str])]) -> Vec<Finding> {
     findings
 }
 
-/// Actors read the id of their trace and leave the rest of telemetry to the start of the program.
-pub fn trace_id_only(sources: &[Source]) -> Vec<Finding> {
+/// Actors and embedders tell of their work and leave the rest of telemetry to the start of the program.
+pub fn telling_only(sources: &[Source], telling: &[&str]) -> Vec<Finding> {
     let mut findings = Vec::new();
-    for source in sources.iter().filter(|source| source.path.starts_with("src/actors/")) {
+    let tells = |path: &str| path.starts_with("src/actors/") || path.starts_with("src/embedders/");
+    for source in sources.iter().filter(|source| tells(&source.path)) {
         for (line, code) in source.code_lines() {
             for (at, prefix) in code.match_indices("telemetry::") {
                 let taken = first_segment(&code[at + prefix.len()..]);
-                if taken != "current_trace_id" {
+                if !telling.contains(&taken) {
                     findings.push(Finding::new(source, line, format!("telemetry::{taken}")));
                 }
             }

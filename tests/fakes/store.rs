@@ -10,6 +10,7 @@ use embedding_recovery::domain::failure::Failure;
 use embedding_recovery::domain::part::Part;
 use embedding_recovery::domain::recording::RecordingKey;
 use embedding_recovery::domain::task::{Lease, Settlement, Task};
+use embedding_recovery::domain::trace::Traceparent;
 use embedding_recovery::ports::{
     ChunkRow, ChunkSet, ChunkSetRequest, ClaimOf, Claimed, Completion, Destination, Model,
     Occasion, Recovery, RecoveryRun, RunResult, Runs, Source, Store, TaskCounts, Work, WorkerState,
@@ -197,7 +198,7 @@ Store {
     sign_off(worker: Uuid) -> ();
     expired(rows_max: u32) -> Vec<Task>;
     settle(lease: &Lease, failure: &Failure, settlement: &Settlement) -> bool;
-    note_trace(lease: &Lease, trace_id: &str) -> ();
+    note_trace(lease: &Lease, trace: &Traceparent) -> ();
     load(key: &RecordingKey) -> Source;
     open_chunk_set(lease: &Lease, key: &RecordingKey, request: &ChunkSetRequest) -> ChunkSet;
     insert_chunks(destination: &Destination, rows: &[ChunkRow]) -> ();

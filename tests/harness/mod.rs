@@ -8,6 +8,7 @@ pub mod probes;
 pub mod program;
 pub mod proxy;
 pub mod service;
+pub mod tls;
 
 use std::future::Future;
 use std::path::PathBuf;

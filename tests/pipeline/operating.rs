@@ -14,11 +14,17 @@ use crate::harness::calls::call;
 use crate::harness::{eventually, within_deadline};
 
 fn recover(recording_id: i64, force: bool) -> RecoverRecording {
-    RecoverRecording { recording_id, user_id: None, force, requested_by: "a test".into() }
+    RecoverRecording {
+        recording_id,
+        user_id: None,
+        force,
+        requested_by: "a test".into(),
+        trace: None,
+    }
 }
 
 fn everything() -> RecoverMany {
-    RecoverMany { fingerprint: None, force: true, requested_by: "a test".into() }
+    RecoverMany { fingerprint: None, force: true, requested_by: "a test".into(), trace: None }
 }
 
 /// One dead letter, 1, and one complete recording, 2. The provider is well again.

@@ -91,6 +91,7 @@ async fn tables_that_fit_are_adopted_with_their_rows() {
             fingerprint: Some(group.fingerprint.clone()),
             force: false,
             requested_by: "ann".into(),
+            trace: None,
         };
         let asked = database.store.recover_many(request).await.unwrap();
         assert_eq!(asked.requested, 1, "{}", group.fingerprint);

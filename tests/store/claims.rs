@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use embedding_recovery::domain::failure::Failure;
 use embedding_recovery::domain::task::{Settlement, Task};
+use embedding_recovery::domain::trace::Traceparent;
 use embedding_recovery::ports::{ClaimOf, Store};
 use embedding_recovery::postgres::{JobRequest, Selection};
 use futures::future::join_all;
@@ -156,7 +157,18 @@ async fn a_claim_leases_for_the_given_time_and_opens_an_attempt() {
         task.lease.task_id, task.lease.token, task.lease.attempt_id
     );
     assert_eq!(number(&database, &fits).await, 1);
-    database.store.note_trace(&task.lease, "abc").await.unwrap();
-    assert_eq!(text(&database, "select trace_id from embedding_attempts").await, "abc");
+    let trace = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
+    let trace = Traceparent::parse(trace).unwrap();
+    database.store.note_trace(&task.lease, &trace).await.unwrap();
+    let kept = "select concat(trace_id, ' ', traceparent) from embedding_attempts";
+    let expected = format!("{} {}", trace.trace_id(), trace.as_str());
+    assert_eq!(text(&database, kept).await, expected);
     assert!(claim(&database, ClaimOf::Healthy(1)).await.is_empty(), "it is leased");
+
+    // The next attempt is told of the one before it.
+    let lease = task.lease;
+    let released = Settlement::Release { counted: false };
+    assert!(database.store.settle(&lease, &Failure::Shutdown, &released).await.unwrap());
+    let again = claim(&database, ClaimOf::Healthy(1)).await;
+    assert_eq!(again[0].origins.previous, Some(trace));
 }

@@ -15,7 +15,8 @@ const MINUTE: Duration = Duration::from_secs(60);
 
 async fn force(database: &TestDatabase, recording_id: i64) {
     let requested_by = "ann".into();
-    let request = RecoverRecording { recording_id, user_id: None, force: true, requested_by };
+    let request =
+        RecoverRecording { recording_id, user_id: None, force: true, requested_by, trace: None };
     database.store.recover(request).await.unwrap();
 }
 

@@ -10,6 +10,7 @@ use futures::stream::{self, StreamExt, TryStreamExt};
 use super::{Attempt, Plan};
 use crate::domain::failure::Failure;
 use crate::domain::packing::{halves, pack};
+use crate::telemetry::metrics::metrics;
 
 /// A request whose failure is followed by a rate-limited probe this often is given back.
 const LIMITED_PROBES_MAX: u32 = 5;
@@ -87,6 +88,7 @@ impl Attempt {
             let indexes = &missing[range.clone()];
             let failure = match self.buy(plan, indexes).await {
                 Ok((vectors, bought)) => {
+                    metrics().chunks_bought(indexes.len() as u64, bought);
                     tokens += bought;
                     split.taken_max = split.taken_max.max(indexes.len());
                     let rows = indexes.iter().copied().zip(vectors.into_iter().map(Some));

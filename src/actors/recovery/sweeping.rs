@@ -5,6 +5,7 @@ use crate::actors::claimer::ClaimerMessage;
 use crate::actors::patience::Outages;
 use crate::domain::failure::Failure;
 use crate::domain::task::settle;
+use crate::telemetry::metrics::{self, metrics};
 
 /// Expired leases settled in one sweep; the next sweep takes the rest.
 const SWEEP_ROWS_MAX: u32 = 100;
@@ -27,6 +28,7 @@ impl RecoveryArguments {
         for task in &expired {
             let settlement = settle(task, &Failure::LeaseExpired, &self.policies, rand::random());
             if self.store.settle(&task.lease, &Failure::LeaseExpired, &settlement).await? {
+                metrics().lease_expired(task, metrics::Outcome::from(&settlement));
                 tracing::warn!(recording = %task.key, ?settlement, "a worker died: lease expired");
             }
         }

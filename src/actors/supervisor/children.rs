@@ -14,6 +14,7 @@ use super::super::writer::{Writer, WriterArguments, WriterMessage};
 use super::endings::Ending;
 use super::{SupervisorMessage, SupervisorState};
 use crate::domain::part::Part;
+use crate::telemetry::metrics::metrics;
 
 /// More restarts than this within [`RESTART_PERIOD`] will not be cured by another.
 const RESTARTS_MAX: usize = 5;
@@ -27,6 +28,19 @@ enum Child {
     Recovery,
     Claimer,
     Scheduler,
+}
+
+impl Child {
+    const ALL: [Child; 4] = [Child::Writer, Child::Recovery, Child::Claimer, Child::Scheduler];
+
+    fn as_str(self) -> &'static str {
+        match self {
+            Child::Writer => "writer",
+            Child::Recovery => "recovery",
+            Child::Claimer => "claimer",
+            Child::Scheduler => "scheduler",
+        }
+    }
 }
 
 /// Where the permanent actors live, and when they were restarted.
@@ -58,12 +72,12 @@ impl Children {
 }
 
 impl SupervisorState {
-    /// The Writer before those that need it, the Scheduler, which sets all in motion, last.
+    /// In this order: the Writer before those that need it, the Scheduler, which sets all in motion, last.
     pub(super) async fn start_children(
         &mut self,
         myself: &ActorRef<SupervisorMessage>,
     ) -> Result<(), ActorProcessingErr> {
-        for child in [Child::Writer, Child::Recovery, Child::Claimer, Child::Scheduler] {
+        for child in Child::ALL {
             self.start_child(myself, child).await?;
         }
         Ok(())
@@ -187,6 +201,7 @@ impl SupervisorState {
         }
         let crashed = matches!(ending, Ending::Crashed);
         tracing::error!(?child, crashed, "a permanent actor ended; it is restarted");
+        metrics().actor_restarted(child.as_str());
         self.start_child(myself, child).await?;
         if child == Child::Claimer {
             myself.cast(SupervisorMessage::ClaimerTookOver)?;

@@ -7,7 +7,7 @@ use ractor::actor::messages::BoxedState;
 use ractor::{ActorId, ActorProcessingErr, ActorRef};
 use uuid::Uuid;
 
-use super::super::attempt::Done;
+use super::super::attempt::{Attempt, Done};
 use super::super::claimer::ClaimerMessage;
 use super::super::recording::RecordingState;
 use super::super::recovery::{RecoveryEnding, RecoveryMessage};
@@ -16,6 +16,8 @@ use crate::domain::failure::Failure;
 use crate::domain::part::Part;
 use crate::domain::task::{Settlement, Task, settle};
 use crate::ports::Completion;
+use crate::telemetry::metrics::{Outcome, metrics};
+use crate::telemetry::spans::{self, AttemptSpan};
 
 /// Restarts of a crashed Recording under the same lease and the same attempt.
 const RESTARTS_MAX: u32 = 2;
@@ -35,6 +37,8 @@ pub(super) struct Unsettled {
     task: Task,
     failure: Failure,
     settlement: Settlement,
+    trace: AttemptSpan,
+    took: Duration,
 }
 
 impl Unsettled {
@@ -76,77 +80,93 @@ impl SupervisorState {
         };
         let progress = attempt.progress.clone();
         match (ending, verdict) {
-            (Ending::Done(done), _) => self.done(attempt.task, done),
-            (_, Some(verdict)) => self.settle(myself, attempt.task, verdict),
-            (Ending::Failed(failure), None) => self.settle(myself, attempt.task, failure),
+            (Ending::Done(done), _) => self.done(&attempt, done),
+            (_, Some(verdict)) => self.settle(myself, attempt, verdict),
+            (Ending::Failed(failure), None) => self.settle(myself, attempt, failure),
             (Ending::Crashed, None) if crashes < RESTARTS_MAX => {
-                tracing::warn!(recording = %attempt.task.key, restart = crashes + 1, "a recording crashed; it is restarted in place");
+                attempt.trace.enter(|| tracing::warn!(recording = %attempt.task.key, restart = crashes + 1, "a recording crashed; it is restarted in place"));
                 self.restarts += 1;
+                metrics().actor_restarted("recording");
                 progress.restarted();
                 return self.spawn_recording(myself, attempt, crashes + 1).await;
             }
-            (Ending::Crashed, None) => self.settle(myself, attempt.task, Failure::Panicked),
+            (Ending::Crashed, None) => self.settle(myself, attempt, Failure::Panicked),
         }
         self.chunks_of_ended += progress.chunks_stored();
         Ok(())
     }
 
-    fn done(&mut self, task: Task, done: Done) {
+    fn done(&mut self, attempt: &Attempt, done: Done) {
+        let Attempt { task, trace, began, .. } = attempt;
         let work = done.work;
+        let outcome = match done.completion {
+            Completion::Completed => Outcome::Completed,
+            Completion::Superseded => Outcome::Superseded,
+        };
+        metrics().attempt_ended(task, outcome, None, began.elapsed());
         let ending = match done.completion {
             Completion::Completed => {
-                tracing::info!(recording = %task.key, chunks = work.chunks, reused = work.chunks_reused, tokens = work.tokens, "completed");
+                trace.enter(|| tracing::info!(recording = %task.key, chunks = work.chunks, reused = work.chunks_reused, tokens = work.tokens, "completed"));
+                trace.ended(outcome.as_str(), None);
                 self.completed += 1;
                 self.children.recovery.address().cast(RecoveryMessage::Clean);
                 RecoveryEnding::Completed
             }
             Completion::Superseded => {
-                tracing::info!(recording = %task.key, "the transcript changed meanwhile; once more");
+                trace.enter(|| tracing::info!(recording = %task.key, "the transcript changed meanwhile; once more"));
+                trace.ended(outcome.as_str(), None);
                 RecoveryEnding::Interrupted
             }
         };
         if work.tokens > 0 && self.circuit.open().is_none() {
             self.circuit.succeeded();
         }
-        self.free(&task, ending);
+        self.free(task, ending);
     }
 
     /// Decides and sends the decision off.
     pub(super) fn settle(
         &mut self,
         myself: &ActorRef<SupervisorMessage>,
-        task: Task,
+        attempt: Attempt,
         failure: Failure,
     ) {
-        let token = task.lease.token;
+        let Attempt { task, trace, began, .. } = attempt;
+        let (token, took) = (task.lease.token, began.elapsed());
         if failure == Failure::LeaseLost {
             // Whoever holds it now settles it.
-            tracing::warn!(recording = %task.key, "the lease was lost to another worker");
+            trace.enter(
+                || tracing::warn!(recording = %task.key, "the lease was lost to another worker"),
+            );
+            trace.ended(Outcome::Lost.as_str(), Some(&failure));
+            metrics().attempt_ended(&task, Outcome::Lost, Some(&failure), took);
             return self.free(&task, RecoveryEnding::Interrupted);
         }
         let failure = self.blame(myself, &task, failure);
         let settlement = settle(&task, &failure, &self.policies, rand::random());
-        tracing::warn!(recording = %task.key, attempt = task.attempts, error = %failure, ?settlement, "attempt failed");
-        self.unsettled.insert(token, Unsettled { task, failure, settlement });
+        trace.enter(|| tracing::warn!(recording = %task.key, attempt = task.attempts, error = %failure, ?settlement, "attempt failed"));
+        self.unsettled.insert(token, Unsettled { task, failure, settlement, trace, took });
         self.store_settlement(myself, token);
     }
 
     /// Stores a settlement in a task of its own, through outages of any length.
     pub(super) fn store_settlement(&self, myself: &ActorRef<SupervisorMessage>, token: Uuid) {
         let Some(unsettled) = self.unsettled.get(&token) else { return };
-        let Unsettled { task, failure, settlement } = unsettled;
+        let Unsettled { task, failure, settlement, trace, .. } = unsettled;
         let (lease, failure, settlement) = (task.lease, failure.clone(), settlement.clone());
+        let mut step = spans::settle(trace);
         let (store, outages, myself) =
             (self.settings.store.clone(), self.outages.clone(), myself.clone());
         let storing = tokio::spawn(async move {
-            outages.wait_out(None, || store.settle(&lease, &failure, &settlement)).await
+            let settling = outages.wait_out(None, || store.settle(&lease, &failure, &settlement));
+            step.run(settling).await
         });
         tokio::spawn(async move {
             // A panic in there must not keep the slot for ever.
             let stored = storing.await.unwrap_or(Err(Failure::Panicked));
             // Sending fails only where the tree is gone.
             match stored {
-                Ok(_) => drop(myself.cast(SupervisorMessage::Settled(token))),
+                Ok(stored) => drop(myself.cast(SupervisorMessage::Settled { token, stored })),
                 Err(error) => {
                     tracing::error!(%error, "a settlement could not be stored; it is sent again");
                     myself.send_after(SETTLE_AGAIN, move || SupervisorMessage::SettleAgain(token));
@@ -155,8 +175,12 @@ impl SupervisorState {
         });
     }
 
-    pub(super) fn settled(&mut self, token: Uuid) {
-        if let Some(Unsettled { task, failure, settlement }) = self.unsettled.remove(&token) {
+    pub(super) fn settled(&mut self, token: Uuid, stored: bool) {
+        if let Some(unsettled) = self.unsettled.remove(&token) {
+            let Unsettled { task, failure, settlement, trace, took } = unsettled;
+            let outcome = if stored { Outcome::from(&settlement) } else { Outcome::Lost };
+            trace.ended(outcome.as_str(), Some(&failure));
+            metrics().attempt_ended(&task, outcome, Some(&failure), took);
             let ending = match settlement {
                 Settlement::Postpone { .. } => RecoveryEnding::Interrupted,
                 _ => RecoveryEnding::Failed { fingerprint: failure.fingerprint() },

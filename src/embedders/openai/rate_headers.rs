@@ -6,6 +6,7 @@ use std::time::Duration;
 use chrono::{DateTime, Utc};
 
 use crate::embedders::limiter::Budget;
+use crate::telemetry::metrics::metrics;
 
 /// The rate limit as one answer tells it; `None` for what it leaves out.
 #[derive(Debug, Default, PartialEq, Eq)]
@@ -43,6 +44,19 @@ impl RateHeaders {
             tokens: budget("x-ratelimit-remaining-tokens", "x-ratelimit-reset-tokens"),
             tokens_limit: number("x-ratelimit-limit-tokens"),
             requests_limit: number("x-ratelimit-limit-requests"),
+        }
+    }
+
+    /// Says what the limits leave.
+    pub fn measure(&self) {
+        let limits = [
+            ("requests", self.requests, self.requests_limit),
+            ("tokens", self.tokens, self.tokens_limit),
+        ];
+        for (of, budget, limit) in limits {
+            if let (Some(budget), Some(limit)) = (budget, limit) {
+                metrics().headroom(of, budget.remaining, limit);
+            }
         }
     }
 

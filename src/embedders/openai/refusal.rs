@@ -70,6 +70,15 @@ struct Explanation {
 }
 
 impl Refusal {
+    /// The class of the failure that it is, or would be if nothing could be done about it.
+    pub fn class(&self) -> &'static str {
+        match self {
+            Self::RateLimited { .. } => "rate_limited",
+            Self::Parameter(_) => "request_refused",
+            Self::Passing(failure) | Self::Final(failure) => failure.class(),
+        }
+    }
+
     /// Reads a reply that is not a success.
     pub fn read(status: u16, body: &[u8], rate: &RateHeaders, asked: &Asked<'_>) -> Self {
         let said = Explanation::read(body).unwrap_or_default();

@@ -8,12 +8,15 @@ use secrecy::{ExposeSecret, SecretString};
 use url::{Host, Url};
 
 use crate::embedders::ceiling::Ceiling;
+use crate::telemetry::spans::Provider;
 
 /// Waits before a request that failed for a passing reason is repeated, by default. Longer trouble
 /// is for the breaker and the queue.
 pub const RETRY_DELAYS: [Duration; 3] =
     [Duration::from_millis(250), Duration::from_secs(1), Duration::from_secs(3)];
 
+/// OpenAI's own.
+const OPENAI_HOST: &str = "api.openai.com";
 /// Domains of Azure's clouds: the public one, the US government's, and China's.
 const AZURE_DOMAINS: [&str; 3] = [".azure.com", ".azure.us", ".azure.cn"];
 /// The parameter of a URL by which Azure is told a version of its API.
@@ -134,6 +137,23 @@ impl OpenAiSettings {
         self.api_version.is_some()
             || self.base_url.query_pairs().any(|(name, _)| name == API_VERSION)
             || AZURE_DOMAINS.iter().any(|domain| host.ends_with(domain))
+    }
+
+    /// Who the provider is, in the words of OpenTelemetry's conventions (`gen_ai.provider.name`); of
+    /// one that they do not know, its host.
+    pub(super) fn provider_name(&self) -> &str {
+        match self.base_url.host_str().unwrap_or_default() {
+            _ if self.is_azure() => "azure.ai.openai",
+            OPENAI_HOST => "openai",
+            host => host,
+        }
+    }
+
+    /// Who is asked, as spans tell it.
+    pub fn provider(&self) -> Provider {
+        let host = self.base_url.host_str().unwrap_or_default().to_owned();
+        let server = Some((host, self.base_url.port_or_known_default()));
+        Provider { name: self.provider_name().to_owned(), model: self.model.clone(), server }
     }
 
     /// What no message may repeat: the key and the headers' values.

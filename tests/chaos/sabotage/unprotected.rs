@@ -10,6 +10,7 @@ use embedding_recovery::domain::packing::RequestLimits;
 use embedding_recovery::domain::part::Part;
 use embedding_recovery::domain::recording::RecordingKey;
 use embedding_recovery::domain::task::{Lease, Settlement, Task};
+use embedding_recovery::domain::trace::Traceparent;
 use embedding_recovery::ports::{
     ChunkRow, ChunkSet, ChunkSetRequest, ClaimOf, Claimed, Completion, Destination, Embedded,
     Embedder, Model, Occasion, Recovery, RecoveryRun, RunResult, Runs, Source, Store, TaskCounts,
@@ -154,7 +155,7 @@ store! {
     note_cron(schedule: &str, cron: &str) -> ();
     roll_up_history() -> u64;
     expired(rows_max: u32) -> Vec<Task>;
-    note_trace(lease: &Lease, trace_id: &str) -> ();
+    note_trace(lease: &Lease, trace: &Traceparent) -> ();
     load(key: &RecordingKey) -> Source;
     delete_dead_chunks(rows_max: u32) -> u64;
     reconcile(model: &Model, rows_max: u32) -> u64;

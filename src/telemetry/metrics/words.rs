@@ -1,0 +1,73 @@
+//! The words in which call sites say what they measured.
+
+use opentelemetry::KeyValue;
+
+use super::names::LANE;
+use crate::domain::task::Settlement;
+
+/// How an attempt ended, in the words of `embedding_recovery.attempts`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Outcome {
+    /// Everything is embedded.
+    Completed,
+    /// The transcript changed meanwhile.
+    Superseded,
+    /// It failed, and is tried again.
+    Retried,
+    /// It failed, and its task is a dead letter: a new one, or as before its recovery.
+    DeadLettered,
+    /// It was interrupted, and uses no attempt.
+    Released,
+    /// Somebody else held the lease, or had settled it.
+    Lost,
+}
+
+impl Outcome {
+    /// The word for it, in metrics and traces.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Outcome::Completed => "completed",
+            Outcome::Superseded => "superseded",
+            Outcome::Retried => "retried",
+            Outcome::DeadLettered => "dead_lettered",
+            Outcome::Released => "released",
+            Outcome::Lost => "lost",
+        }
+    }
+}
+
+impl From<&Settlement> for Outcome {
+    fn from(settlement: &Settlement) -> Self {
+        match settlement {
+            Settlement::Retry { .. } => Outcome::Retried,
+            Settlement::DeadLetter { .. } | Settlement::RecoverAgain { .. } => {
+                Outcome::DeadLettered
+            }
+            Settlement::Postpone { .. } | Settlement::Release { .. } => Outcome::Released,
+        }
+    }
+}
+
+/// A lane of the Writer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Lane {
+    /// Of ordinary recordings.
+    Quick,
+    /// Of recoveries and marathons.
+    Patient,
+}
+
+impl Lane {
+    /// The lane of a recording that is written patiently, or of one that is not.
+    pub fn of(patient: bool) -> Self {
+        if patient { Lane::Patient } else { Lane::Quick }
+    }
+
+    pub(super) fn attribute(self) -> KeyValue {
+        let word = match self {
+            Lane::Quick => "quick",
+            Lane::Patient => "patient",
+        };
+        KeyValue::new(LANE, word)
+    }
+}
