@@ -17,4 +17,5 @@ mod pipeline;
 mod program;
 mod readme;
 mod store;
+mod telemetry;
 mod transactions;

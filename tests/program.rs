@@ -17,7 +17,6 @@ mod recovering;
 mod reembedding;
 mod searching;
 mod serving;
-mod traces;
 
 use std::path::Path;
 

@@ -39,12 +39,12 @@ where
     }
 }
 
-/// Id of the trace that this thread works on, where there is one.
+/// Id of the trace that this thread works on, where one is made.
 pub(super) fn current_trace_id() -> Option<String> {
     let context = Context::current();
     let span = context.span();
     let span_context = span.span_context();
-    span_context.is_valid().then(|| span_context.trace_id().to_string())
+    span_context.is_sampled().then(|| span_context.trace_id().to_string())
 }
 
 /// A format, and the trace's id at its end.

@@ -3,6 +3,7 @@
 
 pub mod drops;
 mod environment;
+mod idle;
 mod lines;
 pub mod metrics;
 mod otlp;

@@ -13,12 +13,13 @@ use opentelemetry_sdk::Resource;
 use opentelemetry_sdk::error::OTelSdkResult;
 use opentelemetry_sdk::logs::SdkLoggerProvider;
 use opentelemetry_sdk::metrics::{PeriodicReader, SdkMeterProvider};
-use opentelemetry_sdk::trace::SdkTracerProvider;
+use opentelemetry_sdk::trace::{BatchSpanProcessor, SdkTracerProvider};
 use tokio::runtime::Runtime;
 use uuid::Uuid;
 
 use super::drops::{self, Counted, Signal};
 use super::environment::{Destination, Environment, Protocol};
+use super::idle::WithoutIdleClaims;
 use super::metrics;
 use super::{SERVICE, TelemetryError};
 
@@ -52,7 +53,8 @@ impl Pipeline {
             Some(to) => {
                 let exporter = counted(span_exporter(to)?, Signal::Traces, to);
                 let builder = SdkTracerProvider::builder().with_resource(resource.clone());
-                Some(builder.with_batch_exporter(exporter).build())
+                let batches = BatchSpanProcessor::builder(exporter).build();
+                Some(builder.with_span_processor(WithoutIdleClaims(batches)).build())
             }
             None => None,
         };

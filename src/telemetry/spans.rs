@@ -17,6 +17,10 @@ use crate::domain::trace::Traceparent;
 
 /// Target of the spans of steps.
 pub const STEP: &str = "embedding_recovery::step";
+/// Name of the span of a claim.
+pub(super) const CLAIM: &str = "claim";
+/// How many tasks a claim took.
+pub(super) const CLAIMED: &str = "messaging.batch.message_count";
 /// `db.system.name` and `messaging.system`: the queue is a table.
 const DATABASE: &str = "postgresql";
 /// `messaging.destination.name`.
@@ -57,7 +61,7 @@ impl AttemptSpan {
         Self(span)
     }
 
-    /// Its name for others; `None` where no traces are made.
+    /// Its name for others; `None` where no trace is made of it.
     pub fn traceparent(&self) -> Option<Traceparent> {
         traceparent(&self.0)
     }
@@ -126,7 +130,7 @@ impl Step {
 
     /// These were claimed: their attempts link to this.
     pub fn claimed(&self, tasks: &mut [Task]) {
-        self.set("messaging.batch.message_count", tasks.len() as u64);
+        self.set(CLAIMED, tasks.len() as u64);
         let traceparent = traceparent(&self.span);
         for task in tasks {
             task.origins.claim = traceparent.clone();
@@ -149,8 +153,8 @@ impl Drop for Step {
 
 /// Tasks are leased.
 pub fn claim(part: Part, worker: Uuid) -> Step {
-    let span = info_span!(target: STEP, parent: None, "claim", otel.kind = "client");
-    queue_attributes(&span, "claim", "receive");
+    let span = info_span!(target: STEP, parent: None, CLAIM, otel.kind = "client");
+    queue_attributes(&span, CLAIM, "receive");
     span.set_attribute("part", part.as_str());
     span.set_attribute("messaging.client.id", worker.to_string());
     step(span)
@@ -247,8 +251,8 @@ fn traceparent(span: &Span) -> Option<Traceparent> {
     let span = context.span();
     let context = span.span_context();
     let (trace_id, span_id) = (context.trace_id(), context.span_id());
-    // Of a span that is not made, both are zero, which is none.
-    let flags = context.trace_flags().to_u8();
+    // Nothing may lead to a trace that is not made.
+    let flags = context.is_sampled().then(|| context.trace_flags().to_u8())?;
     Traceparent::parse(&format!("00-{trace_id}-{span_id}-{flags:02x}"))
 }
 

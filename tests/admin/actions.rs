@@ -34,6 +34,28 @@ async fn a_recording_or_a_whole_cause_is_recovered() {
 }
 
 #[tokio::test]
+async fn a_request_within_a_trace_says_so_and_one_that_names_none_is_followed_all_the_same() {
+    let api = Api::open().await;
+    for (path, header) in [
+        ("/v1/recordings/7/recover", "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"),
+        ("/v1/dead-letters/recover", "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-00"),
+        ("/v1/dead-letters/recover", "a trace"),
+    ] {
+        let request = api.request(Method::POST, path).header("traceparent", header);
+        assert_eq!(send(request).await.status, 202);
+    }
+    let trace = "4bf92f3577b34da6a3ce929d0e0e4736";
+    assert_eq!(
+        api.asked(),
+        [
+            format!("recover 7 of - by api:loopback within {trace}"),
+            format!("recover all by api:loopback within {trace}"),
+            "recover all by api:loopback".into(),
+        ]
+    );
+}
+
+#[tokio::test]
 async fn parts_are_run_paused_and_resumed() {
     let api = Api::open().await;
     assert_eq!(api.post("/v1/recovery/run", "").await.status, 202);

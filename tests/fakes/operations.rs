@@ -7,6 +7,7 @@ use async_trait::async_trait;
 use chrono::{DateTime, Duration, Utc};
 use embedding_recovery::domain::failure::Failure;
 use embedding_recovery::domain::recording::RecordingKey;
+use embedding_recovery::domain::trace::Traceparent;
 use embedding_recovery::ports::inspector::*;
 use embedding_recovery::ports::operator::*;
 use uuid::Uuid;
@@ -170,11 +171,13 @@ impl Inspector for FakeOperations {
 #[async_trait]
 impl Operator for FakeOperations {
     async fn recover(&self, request: RecoverRecording) -> Result<Recovering, Refusal> {
-        let RecoverRecording { recording_id, user_id, force, requested_by, .. } = request;
+        let RecoverRecording { recording_id, user_id, force, requested_by, trace } = request;
         let user_id = user_id.unwrap_or_else(|| "-".into());
         let force = if force { " with force" } else { "" };
-        let action_id =
-            self.act(format!("recover {recording_id} of {user_id}{force} by {requested_by}"))?;
+        let action_id = self.act(format!(
+            "recover {recording_id} of {user_id}{force} by {requested_by}{}",
+            within(trace)
+        ))?;
         Ok(Recovering {
             action_id,
             user_id,
@@ -186,10 +189,11 @@ impl Operator for FakeOperations {
     }
 
     async fn recover_many(&self, request: RecoverMany) -> Result<RecoveringMany, Refusal> {
-        let RecoverMany { fingerprint, force, requested_by, .. } = request;
+        let RecoverMany { fingerprint, force, requested_by, trace } = request;
         let which = fingerprint.unwrap_or_else(|| "all".into());
         let force = if force { " with force" } else { "" };
-        let action_id = self.act(format!("recover {which}{force} by {requested_by}"))?;
+        let action_id =
+            self.act(format!("recover {which}{force} by {requested_by}{}", within(trace)))?;
         Ok(RecoveringMany { action_id, requested: 3, left_alone: 1 })
     }
 
@@ -215,4 +219,8 @@ impl Operator for FakeOperations {
         let user_id = user_id.unwrap_or("-");
         self.act(format!("discard {recording_id} of {user_id} since {reason} by {requested_by}"))
     }
+}
+
+fn within(trace: Option<Traceparent>) -> String {
+    trace.map(|trace| format!(" within {}", trace.trace_id())).unwrap_or_default()
 }

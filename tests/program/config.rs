@@ -51,7 +51,7 @@ async fn a_variable_that_cannot_be_meant_is_told_among_the_others_without_its_va
         "refused: EMBEDDING_RECOVERY_LEASE_SECS: ",
         "refused: OPENAI_BASE_URL: ",
         "cannot embed: OPENAI_API_KEY_FILE /no/such/file: ",
-        "--lease-secs             120  (default)",
+        "--lease-secs                120  (default)",
     ] {
         assert!(ended.stdout.contains(told), "{told}: {ended:?}");
     }
