@@ -2,6 +2,7 @@
 
 mod answers;
 mod certificates;
+mod concurrency;
 mod limits;
 mod providers;
 mod refusals;

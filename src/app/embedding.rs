@@ -19,6 +19,8 @@ pub struct Embedding {
     pub embedder: Arc<dyn Embedder>,
     /// The model, under the name by which the provider knows it.
     pub model: Model,
+    /// Requests that may be in flight at most.
+    pub requests_in_flight: usize,
 }
 
 impl Embedding {
@@ -35,6 +37,7 @@ impl Embedding {
         own_database: bool,
         known_dimensions: Option<u32>,
     ) -> anyhow::Result<Self> {
+        let requests_in_flight = args.provider.requests_in_flight.into();
         match args.choose(own_database)? {
             EmbedderChoice::Local { fallback } => {
                 if fallback {
@@ -45,7 +48,8 @@ impl Embedding {
                 let embedder = Arc::new(LocalEmbedder::load()?);
                 let embedder = Arc::new(TracedEmbedder::new(embedder, LocalEmbedder::provider()));
                 let dimensions = local::DIMENSIONS as u32;
-                Ok(Self { embedder, model: Model { name: local::STORED_MODEL.into(), dimensions } })
+                let model = Model { name: local::STORED_MODEL.into(), dimensions };
+                Ok(Self { embedder, model, requests_in_flight })
             }
             EmbedderChoice::OpenAi { provider, model, dimensions } => {
                 let host = provider.address();
@@ -68,7 +72,7 @@ impl Embedding {
                     }
                 };
                 let embedder = Arc::new(TracedEmbedder::new(Arc::new(embedder), provider));
-                Ok(Self { embedder, model: Model { name: model, dimensions } })
+                Ok(Self { embedder, model: Model { name: model, dimensions }, requests_in_flight })
             }
         }
     }

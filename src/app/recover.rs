@@ -7,7 +7,7 @@ use uuid::Uuid;
 
 use super::embedding::embedding_of_worker;
 use super::serve::tree_settings;
-use super::{Database, Embedding, StopSignal};
+use super::{Database, StopSignal};
 use crate::actors::{Status, Tree};
 use crate::config::{EmbedderArgs, WorkArgs};
 use crate::domain::failure::{Failure, Fault};
@@ -45,9 +45,9 @@ pub async fn recover(
     show: &mut dyn FnMut(&ActionState),
 ) -> anyhow::Result<Option<ActionState>> {
     let store = &database.store;
-    let (Embedding { embedder, .. }, ModelInUse { model, .. }) =
+    let (embedding, ModelInUse { model, .. }) =
         embedding_of_worker(database, embedder, false).await?;
-    let mut settings = tree_settings(store, embedder, model, work).await?;
+    let mut settings = tree_settings(store, &embedding, model, work).await?;
     // What is merely queued is a service's to embed.
     settings.recordings_max = 0;
     let tree = Tree::start(settings).await?;

@@ -67,7 +67,7 @@ pub async fn reembed(
     let store = &database.store;
     let mut stop = StopSignal::listen()?;
     let next = store.begin_reembedding(&embedding.model).await?.model;
-    let settings = tree_settings(store, embedding.embedder, next.clone(), work).await?;
+    let settings = tree_settings(store, &embedding, next.clone(), work).await?;
     let tree = Tree::start(settings).await?;
     let mut run = Run { store, next: &next, leave_dead, last: None, show };
     let end = tokio::select! {

@@ -15,7 +15,7 @@ use crate::actors::{
 use crate::config::{EmbedderArgs, WorkArgs};
 use crate::domain::failure::Failure;
 use crate::domain::retry::RecoveryPolicy;
-use crate::ports::{Embedder, Model, Store, TaskCounts};
+use crate::ports::{Model, Store, TaskCounts};
 use crate::postgres::{ModelInUse, ModelState, PgStore};
 
 /// Between two looks at whether another model took the place of the service's own.
@@ -111,7 +111,7 @@ async fn start(
 ) -> anyhow::Result<(Tree, Model)> {
     let store = &database.store;
     // A run that is to end does not wait for an API that is down; a service does.
-    let (Embedding { embedder, .. }, ModelInUse { model, next, indexed }) =
+    let (embedding, ModelInUse { model, next, indexed }) =
         embedding_of_worker(database, embedder, !exit_when_idle).await?;
     if !indexed {
         tracing::warn!(
@@ -125,7 +125,7 @@ async fn start(
         );
     }
     while store.reconcile(&model, RECONCILE_ROWS_MAX).await? >= u64::from(RECONCILE_ROWS_MAX) {}
-    let settings = tree_settings(store, embedder, model.clone(), work).await?;
+    let settings = tree_settings(store, &embedding, model.clone(), work).await?;
     tracing::info!(
         worker = %settings.worker_id,
         model = model.name,
@@ -138,13 +138,13 @@ async fn start(
 /// What a tree works with, by the settings of the user and of the database.
 pub(super) async fn tree_settings(
     store: &PgStore,
-    embedder: Arc<dyn Embedder>,
+    embedding: &Embedding,
     model: Model,
     work: &WorkArgs,
 ) -> Result<TreeSettings, Failure> {
     Ok(TreeSettings {
         store: Arc::new(store.clone()),
-        embedder,
+        embedder: embedding.embedder.clone(),
         model,
         worker_id: Uuid::new_v4(),
         recordings_max: work.claim_batch,
@@ -152,7 +152,10 @@ pub(super) async fn tree_settings(
         retry: work.retry(),
         insert_rows: work.insert_batch.into(),
         statement_timeout: store.statement_timeout().await?,
-        requests_in_flight: REQUESTS_OF_ONE_RECORDING,
+        requests_in_flight: requests_of_one_recording(
+            embedding.requests_in_flight,
+            work.claim_batch,
+        ),
         schedule: work.schedule.clone(),
         stall: work.stall(),
         recovery: RecoverySettings {
@@ -164,9 +167,12 @@ pub(super) async fn tree_settings(
     })
 }
 
-/// Requests that one recording has in flight: one is bought while another is stored. All
-/// recordings together share the embedder's limit.
-const REQUESTS_OF_ONE_RECORDING: usize = 2;
+/// Requests that one recording has in flight: two at least, so that one is bought while another is
+/// stored, and no more than it takes for all recordings together to reach the embedder's bound. What
+/// is bought waits in memory for its insert.
+fn requests_of_one_recording(requests_in_flight: usize, recordings_max: u32) -> usize {
+    requests_in_flight.div_ceil(recordings_max.max(1) as usize).max(2)
+}
 
 pub(super) enum End {
     Idle,

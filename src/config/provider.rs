@@ -9,6 +9,7 @@ use secrecy::{ExposeSecret, SecretString};
 use url::Url;
 
 use super::ConfigError;
+use crate::domain::concurrency::LIMIT_MAX;
 
 /// OpenAI's own endpoint (its API reference).
 const OPENAI_BASE_URL: &str = "https://api.openai.com/v1";
@@ -58,12 +59,15 @@ pub struct ProviderArgs {
     #[arg(long, env = "OPENAI_CA_FILE", value_name = "FILE")]
     openai_ca_file: Option<PathBuf>,
 
-    /// API requests in flight at once
+    /// API requests in flight at most
+    ///
+    /// How many there are within this bound follows how the API answers: more while it is quick, half
+    /// as many when it slows down, refuses or fails.
     #[arg(
         long,
         env = "EMBEDDING_RECOVERY_REQUESTS_IN_FLIGHT",
         value_name = "REQUESTS",
-        default_value_t = 4,
+        default_value_t = LIMIT_MAX,
         value_parser = clap::value_parser!(u16).range(1..=256)
     )]
     pub requests_in_flight: u16,

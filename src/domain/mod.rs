@@ -5,6 +5,7 @@ pub mod batch_size;
 pub mod checkup;
 pub mod chunking;
 pub mod circuit;
+pub mod concurrency;
 pub mod failure;
 pub mod health;
 pub mod packing;

@@ -1,5 +1,6 @@
-//! Holds requests back: a bound on how many are under way at once, the user's ceiling, and one pause
-//! for everyone where the provider says that its rate limit is used up.
+//! Holds requests back: a limit on how many are under way at once, which follows how the provider
+//! answers; the user's ceiling; and one pause for everyone where the provider says that its rate limit
+//! is used up.
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -8,6 +9,7 @@ use tokio::sync::{Semaphore, SemaphorePermit};
 use tokio::time::{Instant, sleep_until};
 
 use super::ceiling::{Ceiling, Pace};
+use crate::domain::concurrency::{Concurrency, Ending, Round};
 use crate::domain::failure::Failure;
 
 /// A longer pause is not waited for but reported: whoever called has a lease to keep, and an
@@ -54,10 +56,24 @@ struct Known {
 
 #[derive(Debug)]
 struct State {
+    concurrency: Concurrency,
+    /// Permits that exist, free ones and those in use. More than the limit only until enough of those
+    /// in use have come back.
+    permits_made: usize,
     paused_until: Option<Instant>,
     requests: Option<Known>,
     tokens: Option<Known>,
     pace: Pace,
+}
+
+/// The right to have a request under way. Where it is dropped, the request was given up.
+pub(super) struct Permit<'a> {
+    limiter: &'a Limiter,
+    /// Taken out when it is dropped.
+    semaphore_permit: Option<SemaphorePermit<'a>>,
+    round: Round,
+    tokens: u64,
+    ending: Ending,
 }
 
 /// When to ask again, and who says so.
@@ -67,11 +83,25 @@ enum Held {
 }
 
 impl Limiter {
-    /// Lets at most `requests_in_flight` through at once, and no more than the ceiling allows.
+    /// Lets at most `requests_in_flight` through at once, fewer where the provider takes fewer, and no
+    /// more than the ceiling allows.
     pub fn new(requests_in_flight: usize, ceiling: Ceiling) -> Self {
-        let state =
-            State { paused_until: None, requests: None, tokens: None, pace: Pace::new(ceiling) };
-        Self { permits: Semaphore::new(requests_in_flight), state: Mutex::new(state) }
+        let concurrency = Concurrency::new(requests_in_flight);
+        let permits_made = concurrency.limit();
+        let state = State {
+            concurrency,
+            permits_made,
+            paused_until: None,
+            requests: None,
+            tokens: None,
+            pace: Pace::new(ceiling),
+        };
+        Self { permits: Semaphore::new(permits_made), state: Mutex::new(state) }
+    }
+
+    /// Requests that may be under way at once, as found so far.
+    pub fn concurrency(&self) -> usize {
+        self.state().concurrency.limit()
     }
 
     /// So many replicas share the ceiling.
@@ -88,14 +118,14 @@ impl Limiter {
     ///
     /// # Errors
     /// [`Failure::RateLimited`] where the pause is longer than [`PAUSE_MAX`].
-    pub async fn admit(&self, tokens: u64) -> Result<SemaphorePermit<'_>, Failure> {
+    pub async fn admit(&self, tokens: u64) -> Result<Permit<'_>, Failure> {
         loop {
-            // Nobody keeps a permit through a pause, or a probe would have to wait with them.
-            let permit = self.permit().await?;
+            let semaphore_permit = self.semaphore_permit().await?;
             let Err(held) = self.state().spend(tokens, Instant::now()) else {
-                return Ok(permit);
+                return Ok(self.begin(semaphore_permit, tokens));
             };
-            drop(permit);
+            // Nobody keeps a permit through a pause, or a probe would have to wait with them.
+            self.give_back(semaphore_permit);
             match held {
                 Held::Provider(until) => {
                     let retry_after = until.saturating_duration_since(Instant::now());
@@ -115,15 +145,16 @@ impl Limiter {
     ///
     /// # Errors
     /// [`Failure::RateLimited`] during a pause.
-    pub async fn admit_probe(&self, tokens: u64) -> Result<SemaphorePermit<'_>, Failure> {
-        let permit = self.permit().await?;
+    pub async fn admit_probe(&self, tokens: u64) -> Result<Permit<'_>, Failure> {
+        let semaphore_permit = self.semaphore_permit().await?;
         let now = Instant::now();
-        let mut state = self.state();
-        if let Some(until) = state.paused_until.filter(|until| *until > now) {
+        let paused_until = self.state().paused_until.filter(|until| *until > now);
+        if let Some(until) = paused_until {
+            self.give_back(semaphore_permit);
             return Err(Failure::RateLimited { retry_after: until - now });
         }
-        state.pace.spend(tokens, now);
-        Ok(permit)
+        self.state().pace.spend(tokens, now);
+        Ok(self.begin(semaphore_permit, tokens))
     }
 
     /// The provider refused a request, the `repeats`th in a row after the first: everyone pauses.
@@ -152,13 +183,53 @@ impl Limiter {
         state.tokens = tokens.map(known).or(state.tokens);
     }
 
-    async fn permit(&self) -> Result<SemaphorePermit<'_>, Failure> {
+    async fn semaphore_permit(&self) -> Result<SemaphorePermit<'_>, Failure> {
         // The semaphore is never closed; if it were, that would be the end of the service.
         self.permits.acquire().await.map_err(|_| Failure::Shutdown)
     }
 
+    fn begin<'a>(&'a self, permit: SemaphorePermit<'a>, tokens: u64) -> Permit<'a> {
+        let round = self.state().concurrency.begin();
+        let semaphore_permit = Some(permit);
+        Permit { limiter: self, semaphore_permit, round, tokens, ending: Ending::Unrelated }
+    }
+
+    /// Gives a permit to who waits for one, or ends it where there are more than the limit.
+    fn give_back(&self, permit: SemaphorePermit<'_>) {
+        let mut state = self.state();
+        let limit = state.concurrency.limit();
+        if state.permits_made > limit {
+            permit.forget();
+            state.permits_made -= 1;
+        } else {
+            drop(permit);
+        }
+        let surplus = state.permits_made.saturating_sub(limit);
+        state.permits_made -= self.permits.forget_permits(surplus);
+        if let Some(missing) = limit.checked_sub(state.permits_made) {
+            self.permits.add_permits(missing);
+            state.permits_made += missing;
+        }
+    }
+
     fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Permit<'_> {
+    /// The request ended so.
+    pub fn end(mut self, ending: Ending) {
+        self.ending = ending;
+    }
+}
+
+impl Drop for Permit<'_> {
+    fn drop(&mut self) {
+        self.limiter.state().concurrency.end(self.round, self.tokens, self.ending);
+        if let Some(permit) = self.semaphore_permit.take() {
+            self.limiter.give_back(permit);
+        }
     }
 }
 
@@ -194,3 +265,7 @@ impl State {
 #[cfg(test)]
 #[path = "limiter_tests.rs"]
 mod tests;
+
+#[cfg(test)]
+#[path = "concurrency_tests.rs"]
+mod concurrency_tests;

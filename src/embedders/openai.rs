@@ -15,7 +15,6 @@ use std::time::Instant;
 
 use async_trait::async_trait;
 use reqwest::{Client, Response};
-use tokio::sync::SemaphorePermit;
 use url::Url;
 
 use self::answer::{Answer, KnownDimensions, Unreadable};
@@ -27,7 +26,8 @@ use self::refusal::{Asked, Refusal};
 use self::request::{KnownDialect, Request};
 pub use self::settings::{OpenAiSettings, OpenAiSettingsError, RETRY_DELAYS};
 pub use super::ceiling::Ceiling;
-use super::limiter::Limiter;
+use super::limiter::{Limiter, Permit};
+use crate::domain::concurrency::Ending;
 use crate::domain::failure::Failure;
 use crate::domain::packing::RequestLimits;
 use crate::domain::retry::RetryPolicy;
@@ -69,12 +69,14 @@ impl OpenAiEmbedder {
             return Err(OpenAiSettingsError::RequestsInFlight);
         }
         let provider = settings.provider();
+        let limiter = Limiter::new(settings.requests_in_flight, settings.ceiling);
         metrics().provider_chosen(&provider);
+        metrics().provider_takes(&provider, limiter.concurrency());
         Ok(Self {
             client: client(&settings)?,
             url: settings.embeddings_url()?,
             retries: RetryPolicy::new(settings.retry_delays.clone()),
-            limiter: Limiter::new(settings.requests_in_flight, settings.ceiling),
+            limiter,
             dialect: KnownDialect::new(settings.dimensions.is_some()),
             dimensions: KnownDimensions::new(settings.dimensions),
             inputs_max: AtomicUsize::new(request::LIMITS.inputs_max),
@@ -90,13 +92,15 @@ impl OpenAiEmbedder {
     }
 
     /// Sends one request, and gives the permit back when its answer is read.
-    async fn send(
-        &self,
-        _permit: SemaphorePermit<'_>,
-        asked: Asked<'_>,
-    ) -> Result<Embedded, Refusal> {
+    async fn send(&self, permit: Permit<'_>, asked: Asked<'_>) -> Result<Embedded, Refusal> {
         let began = Instant::now();
         let result = self.exchange(asked).await;
+        permit.end(match &result {
+            Ok(_) => Ending::Answered(began.elapsed()),
+            Err(Refusal::RateLimited { .. } | Refusal::Passing(_)) => Ending::Overloaded,
+            Err(Refusal::Parameter(_) | Refusal::Final(_)) => Ending::Unrelated,
+        });
+        metrics().provider_takes(&self.provider, self.limiter.concurrency());
         let tokens = result.as_ref().map(|embedded| embedded.tokens).map_err(Refusal::class);
         metrics().requested(&self.provider, began.elapsed(), tokens);
         result

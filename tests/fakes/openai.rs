@@ -47,6 +47,8 @@ pub struct Seen {
     pub uri: String,
     /// All of them.
     pub headers: HeaderMap,
+    /// Requests under way when it came, itself included.
+    pub in_flight: usize,
 }
 
 /// An input that was answered with 200, and so has to be paid for.
@@ -76,6 +78,8 @@ struct Shared {
     seen_count: watch::Sender<usize>,
     held: watch::Sender<bool>,
     releases: watch::Sender<u64>,
+    /// Each request under way has a copy.
+    under_way: Arc<()>,
 }
 
 #[derive(Default)]
@@ -108,6 +112,7 @@ impl FakeOpenAi {
             seen_count: watch::Sender::new(0),
             held: watch::Sender::new(false),
             releases: watch::Sender::new(0),
+            under_way: Arc::new(()),
         });
         let app = Router::new()
             // At any path: providers differ in what they put before `embeddings`.
@@ -225,15 +230,22 @@ async fn embeddings(
         return refuse(400, "invalid_json", "the fake cannot read this request");
     };
     drop(body);
+    let _under_way = shared.under_way.clone();
+    // The copy that stays is not a request's.
+    let in_flight = Arc::strong_count(&shared.under_way) - 1;
     // Before the request is counted: a release after the count must not be missed.
     let mut releases = shared.releases.subscribe();
     let asked_at = Instant::now();
-    shared.log(&request, &uri, headers);
+    shared.log(&request, &uri, headers, in_flight);
     let mut held = shared.held.subscribe();
     let _ = held.wait_for(|held| !held).await;
     let reply = lock(&shared.rules).choose(&request.input);
     match &reply {
         Reply::Delay(time) => tokio::time::sleep(*time).await,
+        Reply::Crowded { at_ease, time } => {
+            let load = in_flight.max(*at_ease) as f64 / *at_ease as f64;
+            tokio::time::sleep(time.mul_f64(load)).await;
+        }
         Reply::Hang => drop(releases.changed().await),
         _ => {}
     }
@@ -260,7 +272,7 @@ impl Shared {
         }));
     }
 
-    fn log(&self, request: &Request, uri: &Uri, headers: HeaderMap) {
+    fn log(&self, request: &Request, uri: &Uri, headers: HeaderMap, in_flight: usize) {
         let header = |name: &str| Some(headers.get(name)?.to_str().ok()?.to_owned());
         let mut seen = lock(&self.seen);
         seen.push(Seen {
@@ -272,6 +284,7 @@ impl Shared {
             user_agent: header("user-agent"),
             uri: uri.to_string(),
             headers,
+            in_flight,
         });
         self.seen_count.send_replace(seen.len());
     }

@@ -151,6 +151,7 @@ fn what_was_done_is_counted(now: &Scrape, fake: &FakeOpenAi) {
     // Four of the retried one, and at least four and a probe of the outage.
     let unavailable = [provider, ("error_type", "provider_unavailable")];
     assert!(value("provider_errors_total", &unavailable) >= Some(9.0));
+    assert!(value("provider_concurrency", &[provider]) >= Some(1.0));
     assert_eq!(value("provider_headroom_ratio", &[("kind", "requests")]), Some(0.25));
     assert_eq!(value("provider_headroom_ratio", &[("kind", "tokens")]), Some(1.0));
     assert_eq!(value("circuit_open", &[]), Some(0.0));

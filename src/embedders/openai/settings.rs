@@ -7,6 +7,7 @@ use std::time::Duration;
 use secrecy::{ExposeSecret, SecretString};
 use url::{Host, Url};
 
+use crate::domain::concurrency::LIMIT_MAX;
 use crate::embedders::ceiling::Ceiling;
 use crate::telemetry::spans::Provider;
 
@@ -40,7 +41,7 @@ pub struct OpenAiSettings {
     /// Length of the vectors to ask for. Without it the model's own is learnt from the first
     /// answer; every later one must match.
     pub dimensions: Option<u32>,
-    /// Requests under way at once, of the whole process. At least 1.
+    /// Requests under way at once, of the whole process, where the provider takes so many. At least 1.
     pub requests_in_flight: usize,
     /// What all replicas together may send.
     pub ceiling: Ceiling,
@@ -101,7 +102,7 @@ impl OpenAiSettings {
             ca: None,
             model,
             dimensions: None,
-            requests_in_flight: 4,
+            requests_in_flight: LIMIT_MAX.into(),
             ceiling: Ceiling::default(),
             connect_timeout: Duration::from_secs(10),
             read_timeout: Duration::from_secs(60),

@@ -140,6 +140,7 @@ metrics! {
     PROVIDER_ERRORS: Counter, "embedding_recovery.provider.errors", "{request}", [PROVIDER, ERROR], "Requests that failed, each repetition by itself; refusals by a rate limit are not in it";
     RATE_LIMITED: Counter, "embedding_recovery.provider.rate_limited", "{request}", [PROVIDER], "Requests that a rate limit refused";
     HEADROOM: Gauge, "embedding_recovery.provider.headroom", "1", [LIMIT], "Share of the provider's limit that its last answer left, 0 to 1; absent where it does not say";
+    CONCURRENCY: Gauge, "embedding_recovery.provider.concurrency", "{request}", [PROVIDER], "Requests that may be in flight, as found by how the provider answers; at most `--requests-in-flight`";
     CIRCUIT_OPEN: Gauge, "embedding_recovery.circuit.open", "", [], "1 while the provider is not called";
     OPERATION_DURATION: Histogram(OPERATION_SECS), "gen_ai.client.operation.duration", "s", [OPERATION, PROVIDER, MODEL, ERROR], "Time that a request to the provider took, without waits for its limit";
     TOKEN_USAGE: Histogram(TOKENS_OF_REQUEST), "gen_ai.client.token.usage", "{token}", [OPERATION, PROVIDER, MODEL, TOKEN_TYPE], "Tokens of a request";

@@ -150,6 +150,12 @@ impl Metrics {
         self.count(&names::RATE_LIMITED, 0, &[provider]);
     }
 
+    /// The provider takes so many requests at once, as far as is known.
+    pub fn provider_takes(&self, by: &Provider, requests: usize) {
+        let provider = KeyValue::new(names::PROVIDER, by.name.clone());
+        self.level(&names::CONCURRENCY, requests as f64, &[provider]);
+    }
+
     /// An answer told what is left of a limit on `requests` or `tokens`.
     pub fn headroom(&self, of: &'static str, left: u64, limit: u64) {
         if limit > 0 {

@@ -20,6 +20,9 @@ pub enum Reply {
     Normal,
     /// A good answer after a time.
     Delay(Duration),
+    /// A good answer after a time, and longer where more requests are under way than it works on at
+    /// once: then they queue.
+    Crowded { at_ease: usize, time: Duration },
     /// Anything.
     Status { code: u16, body: String, headers: Vec<(&'static str, String)> },
     /// 429; `retry-after` in whole seconds, rounded up, and `retry-after-ms`.

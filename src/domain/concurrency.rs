@@ -1,0 +1,192 @@
+//! How many API requests may be under way at once. A provider says what it takes only by how it
+//! answers, so the limit follows the answers: it grows while they come as quickly as they did, and is
+//! halved when they slow down or are refused (additive increase, multiplicative decrease).
+
+use std::mem;
+use std::time::Duration;
+
+/// The bound on the limit where the user sets none: two requests of most of the ten recordings that a
+/// worker has in hand.
+pub const LIMIT_MAX: u16 = 16;
+
+/// Where the limit begins: what every provider takes.
+const LIMIT_FIRST: usize = 4;
+/// Answers that are judged together at least: one alone may be slow by chance.
+const ANSWERS_MIN: usize = 8;
+/// Answers may take this many times their usual time before the load is to blame. Where requests
+/// queue behind those that the provider works on, half of those beyond them are waiting.
+const STRAIN_MAX: f64 = 1.5;
+/// A halving helped where the strain fell to this share of what it was.
+const STRAIN_HELPED: f64 = 0.9;
+/// Answers whose weight equals what was known of their size before.
+const ANSWERS_REMEMBERED: f64 = 32.0;
+/// Sizes of requests, each twice the one before it: time is compared within a size. The last takes
+/// 2^19 tokens, more than any provider takes in a request.
+const SIZES: usize = 20;
+
+/// The current limit, its bound, and what it was found by.
+#[derive(Debug, Clone)]
+pub struct Concurrency {
+    limit: usize,
+    limit_max: usize,
+    in_flight: usize,
+    round: Round,
+    window: Window,
+    /// Time that an answer of each size takes without strain.
+    usual_secs: [Option<f64>; SIZES],
+    /// The strain for which the limit was halved, until it is seen whether that helped.
+    halved_at: Option<f64>,
+}
+
+/// Under which halving a request began.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Round(u64);
+
+/// How a request ended, as far as it tells of the provider's load.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Ending {
+    /// With an answer, after this time.
+    Answered(Duration),
+    /// The provider could not take it: a rate limit, a time-out, an error of its own.
+    Overloaded,
+    /// It was given up, or refused for what it held.
+    Unrelated,
+}
+
+/// Answers that are judged together: about one of each request under way.
+#[derive(Debug, Clone, Default)]
+struct Window {
+    answers: usize,
+    /// All that the limit allows were under way.
+    is_full: bool,
+    /// Seconds in sum and answers, by size.
+    by_size: [(f64, usize); SIZES],
+}
+
+impl Concurrency {
+    /// Begins low; `limit_max` is at least 1.
+    pub fn new(limit_max: usize) -> Self {
+        let limit_max = limit_max.max(1);
+        Self {
+            limit: LIMIT_FIRST.min(limit_max),
+            limit_max,
+            in_flight: 0,
+            round: Round(0),
+            window: Window::default(),
+            usual_secs: [None; SIZES],
+            halved_at: None,
+        }
+    }
+
+    /// Requests that may be under way at once, from 1 to the bound.
+    pub fn limit(&self) -> usize {
+        self.limit
+    }
+
+    /// A request begins; each is ended once, with the round that it began in.
+    pub fn begin(&mut self) -> Round {
+        self.in_flight += 1;
+        self.window.is_full |= self.in_flight >= self.limit;
+        self.round
+    }
+
+    /// A request of `tokens` ended.
+    pub fn end(&mut self, round: Round, tokens: u64, ending: Ending) {
+        self.in_flight = self.in_flight.saturating_sub(1);
+        // What began before a halving tells of the load before it: one overload halves once, however
+        // many requests it hits.
+        if round != self.round {
+            return;
+        }
+        match ending {
+            Ending::Answered(took) => {
+                self.window.add(tokens, took);
+                if self.window.answers >= self.limit.max(ANSWERS_MIN) {
+                    self.judge();
+                }
+            }
+            Ending::Overloaded => {
+                self.halved_at = None;
+                self.halve();
+            }
+            Ending::Unrelated => {}
+        }
+    }
+
+    fn judge(&mut self) {
+        let window = mem::take(&mut self.window);
+        let strain = window.strain(&self.usual_secs);
+        self.learn(&window, strain);
+        let halved_at = self.halved_at.take();
+        if strain > STRAIN_MAX {
+            if halved_at.is_some_and(|before| strain > before * STRAIN_HELPED) {
+                // Half the load, and no quicker: the provider itself has become slower.
+                self.scale(strain);
+            } else {
+                self.halved_at = Some(strain);
+                self.halve();
+            }
+            return;
+        }
+        if strain < 1.0 {
+            // Half of the way, since a quick moment is no rule.
+            self.scale(f64::midpoint(strain, 1.0));
+        }
+        // A limit that nobody reached was not tried.
+        if window.is_full {
+            self.limit = (self.limit + self.limit.isqrt()).min(self.limit_max);
+        }
+    }
+
+    fn halve(&mut self) {
+        self.limit = (self.limit / 2).max(1);
+        self.round.0 += 1;
+        self.window = Window::default();
+    }
+
+    /// Learns how long each size takes beside the others. The strain is common to all of them.
+    fn learn(&mut self, window: &Window, strain: f64) {
+        for (usual, (secs, answers)) in self.usual_secs.iter_mut().zip(window.by_size) {
+            if answers == 0 {
+                continue;
+            }
+            let answers = answers as f64;
+            let unstrained = secs / answers / strain;
+            let weight = answers / (answers + ANSWERS_REMEMBERED);
+            *usual = Some(usual.map_or(unstrained, |usual| usual + weight * (unstrained - usual)));
+        }
+    }
+
+    /// From here on so many times the usual time is usual.
+    fn scale(&mut self, by: f64) {
+        for usual in self.usual_secs.iter_mut().flatten() {
+            *usual *= by;
+        }
+    }
+}
+
+impl Window {
+    fn add(&mut self, tokens: u64, took: Duration) {
+        let size = (tokens.max(1).ilog2() as usize).min(SIZES - 1);
+        // An answer in no time at all would make every other endlessly slow.
+        self.by_size[size].0 += took.as_secs_f64().max(1e-6);
+        self.by_size[size].1 += 1;
+        self.answers += 1;
+    }
+
+    /// How many times their usual time the answers took; 1 where no such size was seen before.
+    fn strain(&self, usual_secs: &[Option<f64>; SIZES]) -> f64 {
+        let (mut took, mut expected) = (0.0, 0.0);
+        for (usual, (secs, answers)) in usual_secs.iter().zip(self.by_size) {
+            if let Some(usual) = usual {
+                took += secs;
+                expected += usual * answers as f64;
+            }
+        }
+        if expected > 0.0 { took / expected } else { 1.0 }
+    }
+}
+
+#[cfg(test)]
+#[path = "concurrency_tests.rs"]
+mod tests;
