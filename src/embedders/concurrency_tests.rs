@@ -102,6 +102,7 @@ async fn a_provider_that_queues_is_kept_busy_and_its_queue_short() {
         let best = 60 * 20 * places;
         assert!(sent.len() * 10 >= best * 9, "{places}: {} of {best}", sent.len());
         let mean = mean_under_way(&sent, 5 * SECOND) / places as f64;
+        // Of three places the first four requests fill more, so that a queue is usual from the start.
         assert!((0.8..1.7).contains(&mean), "{places}: {mean} times as many under way");
     }
 }
