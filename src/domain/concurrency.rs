@@ -47,8 +47,10 @@ pub struct Round(u64);
 pub enum Ending {
     /// With an answer, after this time.
     Answered(Duration),
-    /// The provider could not take it: a rate limit, a time-out, an error of its own.
-    Overloaded,
+    /// A rate limit refused it.
+    RateLimited,
+    /// It timed out, or the provider failed.
+    Failed,
     /// It was given up, or refused for what it held.
     Unrelated,
 }
@@ -105,10 +107,18 @@ impl Concurrency {
                     self.judge();
                 }
             }
-            Ending::Overloaded => {
+            Ending::RateLimited => {
                 self.halved_at = None;
                 self.halve();
             }
+            // Not below where it began: a provider that is down mends no sooner, and everyone who waits
+            // for a place would hear of it later.
+            Ending::Failed if self.limit > LIMIT_FIRST => {
+                self.halved_at = None;
+                self.halve();
+                self.limit = self.limit.max(LIMIT_FIRST);
+            }
+            Ending::Failed => {}
             Ending::Unrelated => {}
         }
     }

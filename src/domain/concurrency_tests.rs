@@ -57,13 +57,24 @@ fn one_overload_halves_once_however_many_requests_it_hits() {
     let mut concurrency = grown(32);
     let open: Vec<Round> = (0..32).map(|_| concurrency.begin()).collect();
     for round in open {
-        concurrency.end(round, 1_000, Ending::Overloaded);
+        concurrency.end(round, 1_000, Ending::RateLimited);
     }
     assert_eq!(concurrency.limit(), 16);
-    rounds(&mut concurrency, 1, 1_000, Ending::Overloaded);
+    rounds(&mut concurrency, 1, 1_000, Ending::RateLimited);
     assert_eq!(concurrency.limit(), 8);
     rounds(&mut concurrency, 12, 1_000, Ending::Answered(QUICK));
     assert_eq!(concurrency.limit(), 32, "after the trouble it grows again");
+}
+
+#[test]
+fn a_provider_that_fails_gets_half_as_many_but_no_fewer_than_in_the_beginning() {
+    let mut concurrency = grown(32);
+    rounds(&mut concurrency, 1, 1_000, Ending::Failed);
+    assert_eq!(concurrency.limit(), 16);
+    rounds(&mut concurrency, 20, 1_000, Ending::Failed);
+    assert_eq!(concurrency.limit(), LIMIT_FIRST);
+    rounds(&mut concurrency, 20, 1_000, Ending::RateLimited);
+    assert_eq!(concurrency.limit(), 1);
 }
 
 #[test]
@@ -98,7 +109,7 @@ proptest! {
     #[test]
     fn the_limit_stays_between_one_and_its_bound_whatever_happens(
         limit_max in 1usize..300,
-        steps in prop::collection::vec((0u8..4, any::<u64>(), 0u64..5_000, 1usize..60), 0..100),
+        steps in prop::collection::vec((0u8..5, any::<u64>(), 0u64..5_000, 1usize..60), 0..100),
     ) {
         let mut concurrency = Concurrency::new(limit_max);
         let mut open = Vec::new();
@@ -106,8 +117,9 @@ proptest! {
             for _ in 0..times {
                 let ending = match step {
                     0 => Ending::Answered(Duration::from_millis(millis)),
-                    1 => Ending::Overloaded,
+                    1 => Ending::RateLimited,
                     2 => Ending::Unrelated,
+                    3 => Ending::Failed,
                     _ => {
                         open.push(concurrency.begin());
                         continue;
@@ -127,7 +139,7 @@ proptest! {
         let mut concurrency = Concurrency::new(64);
         for is_answered in steps {
             let before = concurrency.limit();
-            let ending = if is_answered { Ending::Answered(QUICK) } else { Ending::Overloaded };
+            let ending = if is_answered { Ending::Answered(QUICK) } else { Ending::RateLimited };
             rounds(&mut concurrency, 1, 1_000, ending);
             let after = concurrency.limit();
             let is_right = if is_answered { after >= before } else { after <= before };

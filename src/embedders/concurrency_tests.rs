@@ -67,7 +67,7 @@ async fn load(
                 sent.push(Sent { at: began - start, under_way });
                 permit.end(match is_taken {
                     true => Ending::Answered(began.elapsed()),
-                    false => Ending::Overloaded,
+                    false => Ending::RateLimited,
                 });
             }
             sent
@@ -135,7 +135,7 @@ async fn a_limit_that_was_halved_holds_although_others_wait_and_grows_again() {
     load(&limiter, Provider::new(1_000, false), |_| QUICK, 2 * SECOND).await;
     assert_eq!(limiter.concurrency(), 32);
     let permit = limiter.admit(1_000).await.expect("admitted");
-    permit.end(Ending::Overloaded);
+    permit.end(Ending::RateLimited);
     assert_eq!(limiter.concurrency(), 16);
     let sent = load(&limiter, Provider::new(1_000, false), |_| QUICK, 2 * SECOND).await;
     let first = sent.iter().filter(|sent| sent.at < QUICK).map(|sent| sent.under_way).max();

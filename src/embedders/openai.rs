@@ -97,7 +97,8 @@ impl OpenAiEmbedder {
         let result = self.exchange(asked).await;
         permit.end(match &result {
             Ok(_) => Ending::Answered(began.elapsed()),
-            Err(Refusal::RateLimited { .. } | Refusal::Passing(_)) => Ending::Overloaded,
+            Err(Refusal::RateLimited { .. }) => Ending::RateLimited,
+            Err(Refusal::Passing(_)) => Ending::Failed,
             Err(Refusal::Parameter(_) | Refusal::Final(_)) => Ending::Unrelated,
         });
         metrics().provider_takes(&self.provider, self.limiter.concurrency());
