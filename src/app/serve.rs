@@ -18,6 +18,8 @@ use crate::postgres::{ModelInUse, ModelState, PgStore};
 
 /// Between two looks at whether another model took the place of the service's own.
 const MODEL_POLL: Duration = Duration::from_secs(2);
+/// Between two looks at whether a backlog load is under way.
+const BACKLOG_POLL: Duration = Duration::from_secs(5);
 /// Between two looks at whether everything is done.
 const IDLE_POLL: Duration = Duration::from_millis(500);
 
@@ -46,13 +48,14 @@ pub async fn serve(
     let store = &database.store;
     let mut stop = std::pin::pin!(told_to_stop());
     loop {
-        let (tree, model) = tokio::select! {
+        let Started { tree, model, next, postponed } = tokio::select! {
             started = start(database, embedder, work, exit_when_idle) => started?,
             () = &mut stop => return Ok(Ended::Stopped(store.task_counts().await?)),
         };
         let end = tokio::select! {
             end = until_it_ends(store, &model, tree.status(), exit_when_idle) => Some(end),
             () = &mut stop => None,
+            never = mend_index(store, &model, next, postponed) => match never {},
         };
         if matches!(end, Some(End::Replaced)) {
             tracing::warn!(model = model.name, "another model took its place; starting again");
@@ -71,22 +74,36 @@ pub async fn serve(
     }
 }
 
+/// A service that runs.
+pub(super) struct Started {
+    pub(super) tree: Tree,
+    /// What it works for.
+    pub(super) model: Model,
+    /// It is the next model, which search does not see yet.
+    pub(super) next: bool,
+    /// The index of the model is left to a backlog load.
+    pub(super) postponed: bool,
+}
+
 /// Everything up to the running tree.
-async fn start(
+pub(super) async fn start(
     database: &Database,
     embedder: &EmbedderArgs,
     work: &WorkArgs,
     exit_when_idle: bool,
-) -> anyhow::Result<(Tree, Model)> {
+) -> anyhow::Result<Started> {
     let store = &database.store;
     // A run that is to end does not wait for an API that is down; a service does.
-    let (Embedding { embedder, .. }, ModelInUse { model, next, indexed }) =
+    let (Embedding { embedder, .. }, ModelInUse { model, next, indexed, postponed }) =
         embedding_of_worker(database, embedder, !exit_when_idle).await?;
     if !indexed {
         tracing::warn!(
             dimensions = model.dimensions,
             "too many dimensions for an index: search will scan"
         );
+    }
+    if postponed {
+        tracing::info!("a backlog load is under way: it builds the search index at its end");
     }
     if next {
         tracing::info!(
@@ -101,7 +118,32 @@ async fn start(
         dimensions = model.dimensions,
         "serving"
     );
-    Ok((Tree::start(settings).await?, model))
+    Ok(Started { tree: Tree::start(settings).await?, model, next, postponed })
+}
+
+/// Watches backlog loads of other processes: one that was broken off has left no index, or half of one.
+async fn mend_index(
+    store: &PgStore,
+    model: &Model,
+    next: bool,
+    mut seen: bool,
+) -> std::convert::Infallible {
+    loop {
+        tokio::time::sleep(BACKLOG_POLL).await;
+        // What the database does not answer now, it will. The next model's index is `reembed`'s.
+        let Ok(under_way) = store.backlog_load_is_under_way().await else { continue };
+        if seen && !under_way && !next {
+            match store.mend_index(model).await {
+                // Another load began meanwhile.
+                Ok(false) => continue,
+                Ok(true) => {}
+                Err(error) => {
+                    tracing::warn!(%error, "the index that a backlog load left out cannot be built");
+                }
+            }
+        }
+        seen = under_way;
+    }
 }
 
 /// What a tree works with, by the settings of the user and of the database.

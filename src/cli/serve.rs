@@ -70,7 +70,7 @@ pub(super) async fn run(database: &DatabaseArgs, args: &Args) -> anyhow::Result<
     })
 }
 
-fn summary(counts: &TaskCounts) -> String {
+pub(super) fn summary(counts: &TaskCounts) -> String {
     format!(
         "{} completed, {} dead letters, {} open",
         counts.completed,
