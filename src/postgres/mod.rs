@@ -238,22 +238,16 @@ async fn mend_locked(connection: &mut Session, model: &Model) -> Result<(), sqlx
     dropped
 }
 
-/// Time that any statement but an insert of chunks may take, in the server's notation, whatever the
-/// role's `statement_timeout` is. Inserts adapt to that one; for the others it would only be a way
-/// to fail on a busy day.
-const PATIENT_TIMEOUT: &str = "2min";
-
-/// Begins a transaction whose statements may take [`PATIENT_TIMEOUT`].
+/// Begins a transaction in which any statement may take 2 minutes, whatever the role's
+/// `statement_timeout` is. Inserts of chunks adapt to that one; for the others it would only be a way to
+/// fail on a busy day. In one message, since each recording begins several.
 async fn begin_patient(pool: &Pool) -> Result<Transaction, Failure> {
-    let mut transaction = pool.begin().await?;
-    be_patient(&mut transaction).await?;
-    Ok(transaction)
+    Ok(pool.begin_with("begin; set local statement_timeout = '2min'").await?)
 }
 
-/// Lets the statements of the transaction at hand take [`PATIENT_TIMEOUT`].
-async fn be_patient(connection: &mut Session) -> Result<(), Failure> {
-    sqlx::query!("select set_config('statement_timeout', $1, true)", PATIENT_TIMEOUT)
-        .fetch_one(connection)
-        .await?;
-    Ok(())
+/// As [`begin_patient`], to read, and all statements see the same moment.
+async fn begin_patient_snapshot(pool: &Pool) -> Result<Transaction, Failure> {
+    let begin = "begin transaction isolation level repeatable read read only; \
+         set local statement_timeout = '2min'";
+    Ok(pool.begin_with(begin).await?)
 }
