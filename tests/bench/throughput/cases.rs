@@ -107,18 +107,14 @@ impl Case {
 pub struct Bench<'a> {
     pub server: &'a Server,
     pub api: Api,
-    /// All rows that the program stores of [`CALLS`], or fewer where there is an index.
+    /// All rows that the program stores of [`CALLS`].
     pub rows: Vec<Row>,
-    /// Rows of a raw case under an index.
-    pub indexed_rows: usize,
     /// Where children write their errors to.
     pub errors: std::path::PathBuf,
 }
 
 /// Databases that are copied: calls that are queued.
 pub const CALLS: &str = "calls";
-/// Fewer of them, for cases with an index, which are slow.
-pub const INDEXED_CALLS: &str = "indexed_calls";
 /// Recordings of one sentence.
 pub const TINY_CALLS: &str = "tiny_calls";
 /// Ten recordings of many chunks.
@@ -131,7 +127,6 @@ impl Bench<'_> {
     pub async fn run(&self, case: Case) -> anyhow::Result<Measured> {
         let template = match case {
             Case::Raw { .. } => SETS,
-            Case::Program(Program::LiveIndex | Program::Backlog) => INDEXED_CALLS,
             Case::Program(Program::Tiny) => TINY_CALLS,
             Case::Program(Program::Long) => LONG_CALLS,
             Case::Program(_) | Case::Old { .. } => CALLS,
@@ -154,9 +149,8 @@ impl Bench<'_> {
         let (requests, statements) =
             (self.api.requests().await?, self.server.statements(database).await?);
         let (wall, taken) = match case {
-            Case::Raw { means, table, connections, live_index } => {
-                let rows = if live_index { &self.rows[..self.indexed_rows] } else { &self.rows };
-                (rows::write(database, rows, table, means, connections).await?, None)
+            Case::Raw { means, table, connections, .. } => {
+                (rows::write(database, &self.rows, table, means, connections).await?, None)
             }
             Case::Program(program) => {
                 let taken = self.program(program, database).await?;
@@ -182,10 +176,6 @@ impl Bench<'_> {
             Case::Raw { table: Table::Bare, .. } => {
                 (database.count("select count(*) from bare_chunks").await?, all)
             }
-            Case::Raw { live_index: true, .. } => (
-                database.count("select count(*) from transcript_chunks").await?,
-                self.indexed_rows as u64,
-            ),
             Case::Raw { .. } | Case::Old { .. } => {
                 (database.count("select count(*) from transcript_chunks").await?, all)
             }

@@ -23,7 +23,7 @@ use embedding_recovery::import::Recordings;
 use embedding_recovery::ports::{ImportedRecording, ImportedSegment};
 
 use api::Api;
-use cases::{Bench, CALLS, Case, INDEXED_CALLS, LONG_CALLS, Program, SETS, TINY_CALLS};
+use cases::{Bench, CALLS, Case, LONG_CALLS, Program, SETS, TINY_CALLS};
 use report::Runs;
 use rows::{Means, Table};
 use server::{Database, Server};
@@ -35,8 +35,6 @@ const DIMENSIONS: usize = 1_536;
 struct Size {
     /// Recordings of the shared file; all where there are fewer.
     recordings: usize,
-    /// Users that hold each of them, in the cases without an index.
-    users: usize,
     tiny_recordings: usize,
     long_recording_chunks: usize,
     repetitions: usize,
@@ -44,19 +42,13 @@ struct Size {
 
 const FULL: Size = Size {
     recordings: 1_000,
-    users: 2,
     tiny_recordings: 5_000,
     long_recording_chunks: 5_000,
     repetitions: 3,
 };
 /// For a look at whether it still runs, in a minute.
-const SMOKE: Size = Size {
-    recordings: 3,
-    users: 1,
-    tiny_recordings: 100,
-    long_recording_chunks: 200,
-    repetitions: 1,
-};
+const SMOKE: Size =
+    Size { recordings: 3, tiny_recordings: 100, long_recording_chunks: 200, repetitions: 1 };
 
 fn main() -> anyhow::Result<ExitCode> {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
@@ -136,10 +128,9 @@ async fn run_on(
     let processors = std::thread::available_parallelism()?;
     let about = format!(
         "{}, default settings and pg_stat_statements, {processors} processors shared by all; {} chunks of \
-         {DIMENSIONS} dimensions, {} under an index; the middle of {} runs",
+         {DIMENSIONS} dimensions; the middle of {} runs",
         bench.server.describe().await?,
         bench.rows.len(),
-        bench.indexed_rows,
         size.repetitions
     );
     Ok((about, all))
@@ -178,18 +169,12 @@ async fn prepare<'a>(
     size: &Size,
     errors: PathBuf,
 ) -> anyhow::Result<Bench<'a>> {
-    for (name, users) in [(CALLS, size.users), (INDEXED_CALLS, 1)] {
-        let database = server.database(name, None).await?;
-        for user in 0..users {
-            let read = Recordings::open(recordings, &format!("user{user}"))?;
-            for recording in read.take(size.recordings) {
-                let recording =
-                    recording.map_err(|refused| anyhow::anyhow!("{refused}"))?.recording;
-                store(&database, &recording).await?;
-            }
-        }
-        server.finish(database).await?;
+    let database = server.database(CALLS, None).await?;
+    for recording in Recordings::open(recordings, "user0")?.take(size.recordings) {
+        let recording = recording.map_err(|refused| anyhow::anyhow!("{refused}"))?.recording;
+        store(&database, &recording).await?;
     }
+    server.finish(database).await?;
     for (name, count, chunks) in
         [(TINY_CALLS, size.tiny_recordings, 0), (LONG_CALLS, 10, size.long_recording_chunks)]
     {
@@ -199,13 +184,10 @@ async fn prepare<'a>(
         }
         server.finish(database).await?;
     }
-    let mut bench = Bench { server, api: Api::start()?, rows: Vec::new(), indexed_rows: 0, errors };
+    let mut bench = Bench { server, api: Api::start()?, rows: Vec::new(), errors };
     let database = bench.server.database(SETS, Some(CALLS)).await?;
     bench.program(Program::NoIndex { api_millis: 0, traced: false }, &database).await?;
     bench.rows = rows::read(&database).await?;
-    bench.indexed_rows = bench.rows.iter().filter(|row| row.is_of("user0")).count();
-    // Those of the first user stand first, which is what an index is built over.
-    bench.rows.sort_by_key(|row| !row.is_of("user0"));
     database.execute("truncate transcript_chunks").await?;
     database.execute(rows::CREATE_BARE).await?;
     bench.server.finish(database).await?;

@@ -62,13 +62,6 @@ pub struct Row {
     embedding: Vector,
 }
 
-impl Row {
-    /// Whether it is of a recording of this user.
-    pub fn is_of(&self, user_id: &str) -> bool {
-        self.user_id == user_id
-    }
-}
-
 /// All rows of a database that the program filled.
 pub async fn read(database: &Database) -> anyhow::Result<Vec<Row>> {
     let mut connection = database.connect().await?;
