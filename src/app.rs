@@ -2,6 +2,7 @@
 //! start and stop.
 
 mod admin;
+mod backlog;
 pub mod demo;
 mod doctor;
 mod embedding;
@@ -25,6 +26,7 @@ use crate::postgres::PgStore;
 
 pub use crate::actors::{ChunkProgress, InFlight, Status};
 pub use admin::AdminServer;
+pub use backlog::{BacklogLoaded, LoadStep, load_backlog};
 pub use doctor::examine;
 pub use embedding::{Embedding, embedding_of_worker};
 pub use recover::{recover, wait_for_action};

@@ -1,5 +1,6 @@
 //! The program as its user runs it.
 
+mod backlog;
 mod commands;
 mod config;
 mod demo;

@@ -1,5 +1,6 @@
 //! The command line: one file a command, each a thin shell over the parts.
 
+mod backlog;
 mod completions;
 mod config;
 mod demo;
@@ -68,7 +69,7 @@ struct Cli {
     log_format: LogFormat,
 
     /// Log lines to keep: a level, or target=level, separated by commas
-    /// [default: `warn,embedding_recovery=info`; `demo`: `error`; `reembed` and `recover` on a terminal: `warn`]
+    /// [default: `warn,embedding_recovery=info`; `demo`: `error`; `backlog`, `reembed` and `recover` on a terminal: `warn`]
     #[arg(long, env = "EMBEDDING_RECOVERY_LOG", value_name = "FILTER",
           value_parser = telemetry::parse_filter, global = true, help_heading = "Logs")]
     log: Option<String>,
@@ -89,6 +90,8 @@ enum Command {
     Enqueue(enqueue::Args),
     /// Run the service
     Serve(Box<serve::Args>),
+    /// Load a large backlog: everything queued first, the vector index after it
+    Backlog(backlog::Args),
     /// Change the model without downtime
     Reembed(Box<reembed::Args>),
     /// Find what was said
@@ -162,7 +165,9 @@ fn run(cli: Cli, parsed: &Parsed) -> anyhow::Result<ExitCode> {
     let default_log = match &cli.command {
         Command::Demo(_) => demo::DEFAULT_LOG,
         // Its bar tells how it goes; lines of every recording would tear it.
-        Command::Reembed(_) | Command::Recover(_) if std::io::stderr().is_terminal() => {
+        Command::Backlog(_) | Command::Reembed(_) | Command::Recover(_)
+            if std::io::stderr().is_terminal() =>
+        {
             reembed::TERMINAL_LOG
         }
         _ => telemetry::DEFAULT_FILTER,
@@ -177,6 +182,7 @@ fn run(cli: Cli, parsed: &Parsed) -> anyhow::Result<ExitCode> {
             Command::Import(args) => import::run(&cli.database, &args).await,
             Command::Enqueue(args) => enqueue::run(&cli.database, &args).await,
             Command::Serve(args) => serve::run(&cli.database, &args).await,
+            Command::Backlog(args) => backlog::run(&cli.database, &args).await,
             Command::Reembed(args) => reembed::run(&cli.database, &args).await,
             Command::Search(args) => search::run(&cli.database, &args).await,
             Command::Monitor(args) => monitor::run(&cli.database, &args).await,

@@ -23,9 +23,7 @@ pub(super) async fn explain(
     pool: &Pool,
     key: &RecordingKey,
 ) -> Result<Option<Explanation>, Failure> {
-    let mut snapshot =
-        pool.begin_with("begin transaction isolation level repeatable read read only").await?;
-    super::super::be_patient(&mut snapshot).await?;
+    let mut snapshot = super::super::begin_patient_snapshot(pool).await?;
     let Some(call) = call(&mut snapshot, key).await? else { return Ok(None) };
     let task = newest_task(&mut snapshot, key).await?;
     let attempts = attempts(&mut snapshot, key).await?;

@@ -15,9 +15,7 @@ const COUNTED_MAX: i32 = 100_000;
 const WORKERS_MAX: i64 = 100;
 
 pub(super) async fn overview(pool: &Pool) -> Result<Overview, Failure> {
-    let mut snapshot =
-        pool.begin_with("begin transaction isolation level repeatable read read only").await?;
-    super::super::be_patient(&mut snapshot).await?;
+    let mut snapshot = super::super::begin_patient_snapshot(pool).await?;
     let queue = queue(&mut snapshot).await?;
     let lately = lately(&mut snapshot).await?;
     let workers = workers(&mut snapshot).await?;
