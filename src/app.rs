@@ -29,7 +29,7 @@ pub use admin::AdminServer;
 pub use backlog::{BacklogLoaded, LoadStep, load_backlog};
 pub use doctor::examine;
 pub use embedding::{Embedding, embedding_of_worker};
-pub use recover::{recover, wait_for_action};
+pub use recover::{recover, wait_for_action, wait_or_recover};
 pub use reembed::{Reembedded, Step, cancel_reembedding, reembed};
 pub use search::{Found, search};
 pub use serve::{Ended, serve};

@@ -20,6 +20,7 @@ mod probing;
 mod proxies;
 mod real_servers;
 mod recovering;
+mod recovering_together;
 mod reembedding;
 mod remote;
 mod searching;

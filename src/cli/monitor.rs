@@ -20,8 +20,8 @@ const JOBS: u32 = 5;
 
 /// Look at the queue, what happened lately, who works, and whether all is well.
 ///
-/// With --watch and --json it prints one object a line. Exit codes: 0 healthy; 1 there is a warning; 2 something is critical, or what is asked
-/// does not answer; 64 wrong use.
+/// With --watch and --json it prints one object a line. Exit codes: 0 healthy; 1 there is a warning; 2
+/// something is critical, or what is asked does not answer; 64 wrong use.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Examples:
   embedding-recovery monitor

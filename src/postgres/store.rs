@@ -212,6 +212,7 @@ impl Runs for PgStore {
     }
 
     async fn begin_main_run(&self, worker: Uuid) -> Result<Option<Uuid>, Failure> {
+        runs::end_abandoned(&self.pool, Part::Main, worker).await?;
         runs::take_up(&self.pool, Part::Main, worker).await
     }
 
