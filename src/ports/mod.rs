@@ -287,6 +287,13 @@ pub trait Store: Runs {
     ) -> Result<bool, Failure>;
 
     /// Notes when `schedule` fires, in cron's notation, for those who want to know of its next tick.
+    ) -> Result<bool, Failure>;
+
+    /// Takes the tick of `schedule` that fell at `at`, where an earlier one was taken and none since.
+    async fn take_missed_tick(
+        &self,
+        schedule: &str,
+        at: chrono::DateTime<chrono::Utc>,
     async fn note_cron(&self, schedule: &str, cron: &str) -> Result<(), Failure>;
 
     /// Writes the five-minute buckets of history that are over; returns how many.

@@ -160,6 +160,7 @@ store! {
     delete_dead_chunks(rows_max: u32) -> u64;
     reconcile(model: &Model, rows_max: u32) -> u64;
     take_tick(schedule: &str, at: DateTime<Utc>) -> bool;
+    take_missed_tick(schedule: &str, at: DateTime<Utc>) -> bool;
     now() -> DateTime<Utc>;
     task_counts() -> TaskCounts;
     statement_timeout() -> Option<Duration>;
