@@ -1,7 +1,7 @@
 //! The two ports with one protection switched off.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
 use chrono::{DateTime, Utc};
@@ -186,6 +186,10 @@ impl Embedder for BlamingEmbedder {
 
     fn share(&self, replicas: u32) {
         self.inner.share(replicas);
+    }
+
+    fn paused_until(&self) -> Option<Instant> {
+        self.inner.paused_until()
     }
 
     async fn embed(&self, inputs: &[String]) -> Result<Embedded, Failure> {
