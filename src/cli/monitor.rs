@@ -4,6 +4,7 @@ mod sections;
 mod watch;
 
 use std::process::ExitCode;
+use std::time::Duration;
 
 use serde::Serialize;
 
@@ -17,6 +18,9 @@ use crate::ports::inspector::{DeadLetterQuery, DeadLetters, Inspector, Job, Over
 const DEAD_LETTERS: u32 = 5;
 /// Jobs that are told: the newest.
 const JOBS: u32 = 5;
+
+/// A look that takes longer is given up: what it would show is old by then.
+const LOOK_TIME: Duration = Duration::from_secs(10);
 
 /// Look at the queue, what happened lately, who works, and whether all is well.
 ///
@@ -56,6 +60,14 @@ struct Look {
 
 impl Look {
     async fn take(inspector: &dyn Inspector, thresholds: &Thresholds) -> Result<Self, Failure> {
+        let look = Self::looked(inspector, thresholds);
+        tokio::time::timeout(LOOK_TIME, look).await.unwrap_or_else(|_| {
+            let message = format!("no answer within {} s", LOOK_TIME.as_secs());
+            Err(Failure::DatabaseUnavailable { message })
+        })
+    }
+
+    async fn looked(inspector: &dyn Inspector, thresholds: &Thresholds) -> Result<Self, Failure> {
         let overview = inspector.overview().await?;
         let query = DeadLetterQuery { limit: DEAD_LETTERS, ..DeadLetterQuery::default() };
         let dead_letters = inspector.dead_letters(&query).await?;

@@ -183,6 +183,10 @@ impl Embedder for OpenAiEmbedder {
         self.limiter.share(replicas);
     }
 
+    fn paused_until(&self) -> Option<Instant> {
+        self.limiter.paused_until().map(|until| until.into_std())
+    }
+
     async fn embed(&self, inputs: &[String]) -> Result<Embedded, Failure> {
         if inputs.is_empty() {
             return Ok(Embedded { vectors: Vec::new(), tokens: 0 });

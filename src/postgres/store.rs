@@ -130,6 +130,10 @@ impl Store for PgStore {
         schedules::take_tick(&self.pool, schedule, at).await
     }
 
+    async fn take_missed_tick(&self, schedule: &str, at: DateTime<Utc>) -> Result<bool, Failure> {
+        schedules::take_missed_tick(&self.pool, schedule, at).await
+    }
+
     async fn note_cron(&self, schedule: &str, cron: &str) -> Result<(), Failure> {
         schedules::note_cron(&self.pool, schedule, cron).await
     }

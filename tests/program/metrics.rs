@@ -136,6 +136,8 @@ fn what_was_done_is_counted(now: &Scrape, fake: &FakeOpenAi) {
     assert_eq!(value("recoveries_total", &outcome("succeeded")), Some(1.0));
     assert_eq!(value("recoveries_total", &outcome("failed")), Some(0.0));
     assert_eq!(value("dead_letters_total", &[("error_type", "chunk_refused")]), Some(1.0));
+    // A reason that nobody had yet is there too: its first case must be seen to come.
+    assert_eq!(value("dead_letters_total", &[("error_type", "stalled")]), Some(0.0));
     assert_eq!(value("retries_total", &[]), Some(1.0));
     let retried =
         [("part", "main"), ("outcome", "retried"), ("error_type", "provider_rejects_item")];

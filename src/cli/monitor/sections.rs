@@ -186,7 +186,11 @@ fn workers(page: &mut String, look: &Look) -> std::fmt::Result {
             since(look, worker.started_at)
         )?;
         match worker.provider_trouble.as_ref().or(worker.database_trouble.as_ref()) {
-            Some(trouble) => writeln!(page, "; claims nothing: {}", on_one_line(trouble))?,
+            Some(trouble) => write!(page, "; claims nothing: {}", on_one_line(trouble))?,
+            None => {}
+        }
+        match worker.provider_paused_until {
+            Some(at) => writeln!(page, "; rate limited, goes on {}", until(look, at))?,
             None => writeln!(page)?,
         }
     }
