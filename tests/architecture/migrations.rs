@@ -6,7 +6,7 @@ use std::path::Path;
 use super::source::is_word;
 
 /// The last migration of the first release: what came before, no released program has seen.
-const FIRST_RELEASE: u32 = 12;
+const FIRST_RELEASE: u32 = 14;
 
 /// What an old program would run into.
 const CONTRACTING: [&str; 8] = [
