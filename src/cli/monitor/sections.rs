@@ -185,8 +185,8 @@ fn workers(page: &mut String, look: &Look) -> std::fmt::Result {
             worker.slots,
             since(look, worker.started_at)
         )?;
-        if let Some(trouble) = worker.provider_trouble.as_ref().or(worker.database_trouble.as_ref())
-        {
+        let trouble = worker.provider_trouble.as_ref().or(worker.database_trouble.as_ref());
+        if let Some(trouble) = trouble {
             write!(page, "; claims nothing: {}", on_one_line(trouble))?;
         }
         match worker.provider_paused_until {
