@@ -82,9 +82,10 @@ async fn who_only_waits_needs_a_database_that_another_can_migrate() {
 #[tokio::test(flavor = "multi_thread")]
 async fn who_only_waits_does_not_wait_for_what_no_waiting_cures() {
     let database = TestDatabase::bare().await;
-    let absent = format!("{}_absent", database.url);
+    let mut absent: url::Url = database.url.parse().unwrap();
+    absent.set_path("embedding_recovery_test_absent");
     let mut waiting = program(&["migrate", "--wait-only"]);
-    let refused = run(waiting.env("DATABASE_URL", absent)).await;
+    let refused = run(waiting.env("DATABASE_URL", absent.as_str())).await;
     assert_eq!(refused.code, Some(1), "{refused:?}");
     // The server's own words, once.
     assert_eq!(refused.stderr.matches("does not exist").count(), 1, "{refused:?}");
