@@ -12,6 +12,7 @@ mod sampling;
 mod search;
 mod serve;
 mod stop;
+mod told;
 mod vitals;
 mod waiting;
 
@@ -34,6 +35,7 @@ pub use reembed::{Reembedded, Step, cancel_reembedding, reembed};
 pub use search::{Found, search};
 pub use serve::{Ended, serve};
 pub use stop::StopSignal;
+pub use told::told;
 pub use vitals::ServiceVitals;
 
 /// Time for connections to be closed well.

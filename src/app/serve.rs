@@ -57,9 +57,11 @@ pub async fn serve(
     let _sampling = Sampling::start(store.clone());
     let patient = !exit_when_idle && !database.is_own();
     loop {
-        let starting = wait_out(patient, vitals, async || {
-            start(database, embedder, work, exit_when_idle).await
-        });
+        let starting = wait_out(
+            patient,
+            |reason| vitals.wait(reason),
+            async || start(database, embedder, work, exit_when_idle).await,
+        );
         let Started { tree, model, next, postponed } = tokio::select! {
             started = starting => started?,
             () = stop.told() => return Ok(Ended::Stopped(counted(store, None).await)),

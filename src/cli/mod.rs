@@ -32,6 +32,7 @@ use std::process::ExitCode;
 
 use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
 
+use crate::app::told;
 use crate::config::{ConfigError, DatabaseArgs};
 use crate::ports::operator::Part;
 use crate::telemetry::{self, LogFormat, TelemetryError};
@@ -151,11 +152,11 @@ pub fn main() -> ExitCode {
     match run(cli, &parsed) {
         Ok(code) => code,
         Err(error) if error.is::<ConfigError>() || error.is::<TelemetryError>() => {
-            eprintln!("error: {error:#}");
+            eprintln!("error: {}", told(&error));
             EXIT_USAGE.into()
         }
         Err(error) => {
-            eprintln!("error: {error:#}");
+            eprintln!("error: {}", told(&error));
             EXIT_FAILED.into()
         }
     }

@@ -9,6 +9,7 @@ use std::time::Duration;
 use serde::Serialize;
 
 use super::target::Target;
+use crate::app::told;
 use crate::config::{ConfigError, DatabaseArgs, HealthArgs, ServiceArgs};
 use crate::domain::failure::Failure;
 use crate::domain::health::{Health, HealthState, Thresholds, judge};
@@ -119,7 +120,7 @@ fn exit_code(state: HealthState) -> ExitCode {
 
 /// Where nothing can be seen, something is wrong: never less than critical.
 fn cannot_look(error: &anyhow::Error) -> ExitCode {
-    eprintln!("error: {error:#}");
+    eprintln!("error: {}", told(error));
     exit_code(HealthState::Critical)
 }
 

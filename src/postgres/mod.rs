@@ -37,7 +37,7 @@ pub use checkup::{Checkup, DatabaseFacts};
 pub use connection::{ConnectError, Connections};
 pub use embedding_jobs::{JobRequest, JobSummary, Selection};
 pub use embedding_models::{ModelError, ModelInUse, ModelState, StoredModel};
-pub use error::may_pass;
+pub use error::{may_pass, server_message};
 pub use fathom::TRANSCRIPT_BYTES_MAX;
 pub use import::Import;
 pub use reembedding::{DeadLetter, ReembedError};
