@@ -216,6 +216,6 @@ mod tests {
         let large = BacklogEstimate { chunks_stored: 1_000_000, ..small };
         let told = outlook(&large, build);
         assert!(told.contains("may be done sooner"), "{told}");
-        assert!(told.contains("takes about 3,689 MB"), "{told}");
+        assert!(told.contains("takes about 3,697 MB"), "{told}");
     }
 }
