@@ -26,6 +26,8 @@ const PAGES_MAX: usize = 64;
 const ROWS: u32 = 50;
 /// Hours of history on the page.
 const HISTORY_HOURS: u32 = 6;
+/// A look that takes longer is given up and told as trouble, or the page would show old numbers as live.
+const LOOK_TIME: Duration = Duration::from_secs(10);
 /// What changes slowly is looked at once in so many looks.
 const LOOKS_A_HISTORY: u32 = 5;
 
@@ -88,12 +90,13 @@ impl Live {
                 }
                 snapshot(inspector, thresholds, &history).await
             };
-            let message = match snapshot.await {
-                Ok(snapshot) => {
+            let message = match tokio::time::timeout(LOOK_TIME, snapshot).await {
+                Ok(Ok(snapshot)) => {
                     looks += 1;
                     message("snapshot", &snapshot)
                 }
-                Err(failure) => message("trouble", &Problem::from(failure)),
+                Ok(Err(failure)) => message("trouble", &Problem::from(failure)),
+                Err(_) => message("trouble", &Problem::unavailable(unanswered())),
             };
             self.latest.send_replace(message);
             tokio::time::sleep(every).await;
@@ -108,6 +111,10 @@ impl Live {
         self.opened.notify_one();
         Some(Page { latest, stop: self.stop.clone(), _seat: seat })
     }
+}
+
+fn unanswered() -> String {
+    format!("the database gave no answer within {} s", LOOK_TIME.as_secs())
 }
 
 async fn snapshot<'a>(

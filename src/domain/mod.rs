@@ -8,6 +8,7 @@ pub mod circuit;
 pub mod concurrency;
 pub mod failure;
 pub mod health;
+pub mod index_build;
 pub mod packing;
 pub mod part;
 pub mod program_version;

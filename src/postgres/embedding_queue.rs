@@ -1,4 +1,4 @@
-//! `embedding_queue`: claims, renewals and settlements, each one statement under the lease.
+//! `embedding_queue`: claims of the main part, renewals, and what is given back or swept.
 
 use std::time::Duration;
 
@@ -26,11 +26,7 @@ pub(super) async fn claim(
         ClaimOf::Healthy(rows_max) => (rows_max, false),
         ClaimOf::Suspect => (1, true),
     };
-    let mut claiming = pool.begin().await?;
-    if alone {
-        one_claim_at_a_time(&mut claiming, worker).await?;
-    }
-    let tasks = sqlx::query!(
+    let claim = sqlx::query!(
         r#"with picked as (
                select id, clock_timestamp() - coalesce(next_retry_at, created_at) as waited
                from embedding_queue
@@ -85,10 +81,17 @@ pub(super) async fn claim(
         afresh: row.afresh,
         origins: Origins::read(row.previous.as_deref(), row.request.as_deref()),
         waited: waited(row.waited_secs),
-    })
-    .fetch_all(&mut *claiming)
-    .await?;
-    claiming.commit().await?;
+    });
+    let tasks = match of {
+        ClaimOf::Healthy(_) => claim.fetch_all(pool).await?,
+        ClaimOf::Suspect => {
+            let mut claiming = pool.begin().await?;
+            one_claim_at_a_time(&mut claiming, worker).await?;
+            let tasks = claim.fetch_all(&mut *claiming).await?;
+            claiming.commit().await?;
+            tasks
+        }
+    };
     let outlook = sqlx::query!(
         r#"select coalesce(bool_or(crashes > 0 and coalesce(next_retry_at, '-infinity') <= now()), false) as "suspect_waits!",
                   -- What fell due between the two statements counts too, or it would wait for a tick.

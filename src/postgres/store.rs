@@ -130,6 +130,10 @@ impl Store for PgStore {
         schedules::take_tick(&self.pool, schedule, at).await
     }
 
+    async fn take_missed_tick(&self, schedule: &str, at: DateTime<Utc>) -> Result<bool, Failure> {
+        schedules::take_missed_tick(&self.pool, schedule, at).await
+    }
+
     async fn note_cron(&self, schedule: &str, cron: &str) -> Result<(), Failure> {
         schedules::note_cron(&self.pool, schedule, cron).await
     }
@@ -212,6 +216,7 @@ impl Runs for PgStore {
     }
 
     async fn begin_main_run(&self, worker: Uuid) -> Result<Option<Uuid>, Failure> {
+        runs::end_abandoned(&self.pool, Part::Main, worker).await?;
         runs::take_up(&self.pool, Part::Main, worker).await
     }
 

@@ -206,6 +206,7 @@ Store {
     delete_dead_chunks(rows_max: u32) -> u64;
     reconcile(model: &Model, rows_max: u32) -> u64;
     take_tick(schedule: &str, at: DateTime<Utc>) -> bool;
+    take_missed_tick(schedule: &str, at: DateTime<Utc>) -> bool;
     note_cron(schedule: &str, cron: &str) -> ();
     roll_up_history() -> u64;
     now() -> DateTime<Utc>;
