@@ -154,6 +154,7 @@ pub(super) async fn tree_settings(
         statement_timeout: store.statement_timeout().await?,
         requests_in_flight: REQUESTS_OF_ONE_RECORDING,
         schedule: work.schedule.clone(),
+        keep_completed: work.keep_completed,
         stall: work.stall(),
         recovery: RecoverySettings {
             schedule: work.recovery_schedule.clone(),

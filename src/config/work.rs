@@ -101,6 +101,15 @@ pub struct WorkArgs {
     )]
     pub small_batches_above: u32,
 
+    /// Forget completed tasks and their attempts after this long; without it they are kept
+    #[arg(
+        long,
+        env = "EMBEDDING_RECOVERY_KEEP_COMPLETED",
+        value_name = "DURATION",
+        value_parser = parse_keep
+    )]
+    pub keep_completed: Option<Duration>,
+
     /// Time for recordings in flight to finish when the service is told to stop
     #[arg(
         long,
@@ -110,6 +119,17 @@ pub struct WorkArgs {
         value_parser = clap::value_parser!(u32).range(0..=3_600)
     )]
     grace_secs: u32,
+}
+
+/// Shorter, and what is shown of the last day would be wrong; longer, and no time lies so far back.
+const KEEP_DAYS: std::ops::RangeInclusive<u64> = 1..=36_500;
+
+fn parse_keep(text: &str) -> Result<Duration, String> {
+    let keep = humantime::parse_duration(text).map_err(|error| error.to_string())?;
+    match KEEP_DAYS.contains(&(keep.as_secs() / 86_400)) {
+        true => Ok(keep),
+        false => Err("expected at least a day, such as 90d, and at most a hundred years".into()),
+    }
 }
 
 fn parse_schedule(text: &str) -> Result<croner::Cron, String> {

@@ -4,6 +4,8 @@ mod admin_actions;
 mod adoption;
 mod checkup;
 mod chunk_sets;
+mod claim_marks;
+mod claims;
 mod connection;
 mod embedding_jobs;
 mod embedding_models;
@@ -20,6 +22,7 @@ mod recovery;
 mod reembedding;
 mod reembedding_progress;
 mod requests;
+mod retention;
 mod runs;
 mod schedules;
 mod schema;
@@ -57,6 +60,7 @@ pub struct PgStore {
     pool: Pool,
     url: String,
     trace: Option<Traceparent>,
+    claim_marks: claim_marks::ClaimMarks,
 }
 
 impl PgStore {
@@ -69,7 +73,8 @@ impl PgStore {
         match pool.pooling() {
             Pooling::Statement => Err(ConnectError::StatementPooling),
             Pooling::Session | Pooling::Transaction => {
-                Ok(Self { pool, url: url.to_owned(), trace: None })
+                let claim_marks = claim_marks::ClaimMarks::default();
+                Ok(Self { pool, url: url.to_owned(), trace: None, claim_marks })
             }
         }
     }

@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use uuid::Uuid;
 
+use super::claims::{one_claim_at_a_time, waited};
 use super::connection::Pool;
-use super::embedding_queue::{self, waited};
 use super::runs;
 use crate::domain::failure::Failure;
 use crate::domain::part::Part;
@@ -30,18 +30,22 @@ pub(super) async fn begin(
         });
     }
     let begun = sqlx::query!(
-        r#"with mine as materialized (
-               select recovery_requested is not null as requested, part
-               from embedding_queue
-               where coalesce(for_model, '') = tasks_of_model($2) and status in ('pending', 'failed', 'dead_letter')
-                 and (recovery_requested is not null or status = 'dead_letter' and not dead_letter_permanent)
-                 and coalesce(next_retry_at, '-infinity') <= clock_timestamp()
-           )
-           insert into runs (part, cause, worker_id, started_at)
+        r#"insert into runs (part, cause, worker_id, started_at)
            select 'recovery', cause, $1, clock_timestamp()
-           from (select case when exists (select from mine where requested) then 'request'
-                             when $3 and exists (select from mine) then 'schedule'
-                             when exists (select from mine where part = 'recovery') then 'due' end as cause) c
+           from (select case
+                     when exists (select from embedding_queue
+                                  where recovery_requested is not null and status in ('pending', 'failed', 'dead_letter')
+                                    and coalesce(for_model, '') = tasks_of_model($2)
+                                    and coalesce(next_retry_at, '-infinity') <= now()) then 'request'
+                     when $3 and exists (select from embedding_queue
+                                  where status = 'dead_letter' and not dead_letter_permanent
+                                    and part in ('main', 'recovery') and coalesce(for_model, '') = tasks_of_model($2)
+                                    and coalesce(next_retry_at, '-infinity') <= now()) then 'schedule'
+                     when exists (select from embedding_queue
+                                  where status = 'dead_letter' and not dead_letter_permanent
+                                    and part = 'recovery' and coalesce(for_model, '') = tasks_of_model($2)
+                                    and coalesce(next_retry_at, '-infinity') <= now()) then 'due'
+                 end as cause) c
            where cause is not null and not is_paused('recovery')
            returning id, cause"#,
         worker,
@@ -61,10 +65,15 @@ pub(super) async fn begin(
     // One that fell due since counts too, or nobody would look before the next tick.
     let next_due_secs = sqlx::query_scalar!(
         "select extract(epoch from min(next_retry_at) - clock_timestamp())::float8
-         from embedding_queue
-         where coalesce(for_model, '') = tasks_of_model($1) and status in ('pending', 'failed', 'dead_letter')
-           and (recovery_requested is not null or status = 'dead_letter' and part = 'recovery')
-           and not is_paused('recovery')",
+         from (select min(next_retry_at) as next_retry_at from embedding_queue
+               where recovery_requested is not null and status in ('pending', 'failed', 'dead_letter')
+                 and coalesce(for_model, '') = tasks_of_model($1)
+               union all
+               -- One without a time is due now, and was begun above.
+               select nullif(min(coalesce(next_retry_at, '-infinity')), '-infinity') from embedding_queue
+               where status = 'dead_letter' and not dead_letter_permanent
+                 and part = 'recovery' and coalesce(for_model, '') = tasks_of_model($1)) due
+         where not is_paused('recovery')",
         model_name
     )
     .fetch_one(pool)
@@ -103,22 +112,35 @@ pub(super) async fn claim(
     lease: Duration,
 ) -> Result<Vec<Task>, Failure> {
     let mut claiming = pool.begin().await?;
-    embedding_queue::one_claim_at_a_time(&mut claiming, worker).await?;
+    one_claim_at_a_time(&mut claiming, worker).await?;
     let tasks = sqlx::query!(
-        r#"with picked as (
+        r#"with asked as (
                select id, clock_timestamp() - coalesce(next_retry_at, created_at) as waited
                from embedding_queue
                where coalesce(for_model, '') = tasks_of_model($2) and status in ('pending', 'failed', 'dead_letter')
-                 and (recovery_requested is not null
-                      or not $3 and status = 'dead_letter' and not dead_letter_permanent)
+                 and recovery_requested is not null
                  and coalesce(next_retry_at, '-infinity') <= clock_timestamp()
                  and not is_paused('recovery')
                  -- Nothing begins beside a suspect.
                  and not exists (select from embedding_queue mine where mine.worker_id = $1
                                    and mine.status = 'processing' and mine.claimed_alone)
-               order by (recovery_requested is null), created_at, id
+               order by created_at, id
                limit $4
                for update skip locked
+           ), due as (
+               select id, clock_timestamp() - coalesce(next_retry_at, created_at) as waited
+               from embedding_queue
+               where not $3 and coalesce(for_model, '') = tasks_of_model($2) and status = 'dead_letter'
+                 and recovery_requested is null and not dead_letter_permanent
+                 and coalesce(next_retry_at, '-infinity') <= clock_timestamp()
+                 and not is_paused('recovery')
+                 and not exists (select from embedding_queue mine where mine.worker_id = $1
+                                   and mine.status = 'processing' and mine.claimed_alone)
+               order by created_at, id
+               limit $4 - (select count(*) from asked)
+               for update skip locked
+           ), picked as (
+               select id, waited from asked union all select id, waited from due
            ), taken as (
                update embedding_queue q
                set status = 'processing', recovered_from = q.status, part = 'recovery', claimed_alone = false,

@@ -9,8 +9,8 @@ use tokio::sync::mpsc;
 use uuid::Uuid;
 
 use super::{
-    PgStore, chunk_sets, embedding_jobs, embedding_queue, fathom, inspector, recovery, runs,
-    schedules, settlements, transcript_chunks, workers,
+    PgStore, chunk_sets, claims, embedding_jobs, embedding_queue, fathom, inspector, recovery,
+    retention, runs, schedules, settlements, transcript_chunks, workers,
 };
 use crate::domain::failure::Failure;
 use crate::domain::part::Part;
@@ -34,7 +34,7 @@ impl Store for PgStore {
         of: ClaimOf,
         lease: Duration,
     ) -> Result<Claimed, Failure> {
-        embedding_queue::claim(&self.pool, worker, model_name, of, lease).await
+        claims::claim(&self.pool, &self.claim_marks, worker, model_name, of, lease).await
     }
 
     async fn renew(&self, tokens: &[Uuid], lease: Duration) -> Result<Vec<Uuid>, Failure> {
@@ -120,6 +120,10 @@ impl Store for PgStore {
 
     async fn delete_dead_chunks(&self, rows_max: u32) -> Result<u64, Failure> {
         transcript_chunks::delete_dead(&self.pool, rows_max).await
+    }
+
+    async fn forget_completed(&self, after: Duration, rows_max: u32) -> Result<u64, Failure> {
+        retention::forget_completed(&self.pool, after, rows_max).await
     }
 
     async fn reconcile(&self, model: &Model, rows_max: u32) -> Result<u64, Failure> {
