@@ -157,3 +157,17 @@ impl WorkArgs {
         Duration::from_secs(self.grace_secs.into())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_done_is_kept_for_a_day_at_least_and_for_no_longer_than_time_lasts() {
+        assert_eq!(parse_keep("90d"), Ok(Duration::from_secs(90 * 86_400)));
+        assert!(parse_keep("24h").is_ok());
+        for refused in ["23h", "0s", "101years", "ninety days", ""] {
+            assert!(parse_keep(refused).is_err(), "{refused}");
+        }
+    }
+}

@@ -5,8 +5,9 @@ use super::part;
 use crate::domain::failure::Failure;
 use crate::ports::inspector::{Job, Run};
 
-/// Only the tasks of the jobs that are shown are looked at.
+/// Only the tasks of the jobs that are shown are looked at. There may be millions: this takes its time.
 pub(super) async fn jobs(pool: &Pool, limit: u32) -> Result<Vec<Job>, Failure> {
+    let mut transaction = super::super::begin_patient(pool).await?;
     let jobs = sqlx::query!(
         r#"select j.id, j.created_at, j.requested_by, p.tasks as "tasks!",
                   p.completed as "completed!", p.dead_letter as "dead_letter!"
@@ -28,8 +29,9 @@ pub(super) async fn jobs(pool: &Pool, limit: u32) -> Result<Vec<Job>, Failure> {
         completed: row.completed as u64,
         dead_letter: row.dead_letter as u64,
     })
-    .fetch_all(pool)
+    .fetch_all(&mut *transaction)
     .await?;
+    transaction.commit().await?;
     Ok(jobs)
 }
 
