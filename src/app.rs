@@ -2,6 +2,7 @@
 //! start and stop.
 
 mod admin;
+mod backlog;
 pub mod demo;
 mod doctor;
 mod embedding;
@@ -11,6 +12,7 @@ mod sampling;
 mod search;
 mod serve;
 mod stop;
+mod told;
 mod vitals;
 mod waiting;
 
@@ -25,13 +27,15 @@ use crate::postgres::PgStore;
 
 pub use crate::actors::{ChunkProgress, InFlight, Status};
 pub use admin::AdminServer;
+pub use backlog::{BacklogLoaded, LoadStep, load_backlog};
 pub use doctor::examine;
 pub use embedding::{Embedding, embedding_of_worker};
-pub use recover::{recover, wait_for_action};
+pub use recover::{recover, wait_for_action, wait_or_recover};
 pub use reembed::{Reembedded, Step, cancel_reembedding, reembed};
 pub use search::{Found, search};
 pub use serve::{Ended, serve};
 pub use stop::StopSignal;
+pub use told::told;
 pub use vitals::ServiceVitals;
 
 /// Time for connections to be closed well.

@@ -71,6 +71,7 @@ const HOMES: &[(&str, &[&str])] = &[
     ("zip", &["src/embedded/"]),
     ("text_splitter", &["src/domain/"]),
     ("axum", &["src/admin/"]),
+    ("hyper_util", &["src/admin/connections.rs"]),
     ("subtle", &["src/admin/"]),
     ("utoipa", &["src/admin/", "src/ports/"]),
     ("utoipa_axum", &["src/admin/"]),

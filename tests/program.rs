@@ -1,5 +1,6 @@
 //! The program as its user runs it.
 
+mod backlog;
 mod commands;
 mod config;
 mod demo;
@@ -19,6 +20,7 @@ mod probing;
 mod proxies;
 mod real_servers;
 mod recovering;
+mod recovering_together;
 mod reembedding;
 mod remote;
 mod searching;

@@ -45,6 +45,10 @@ impl Embedder for Watching {
 
     fn share(&self, _replicas: u32) {}
 
+    fn paused_until(&self) -> Option<Instant> {
+        None
+    }
+
     async fn embed(&self, inputs: &[String]) -> Result<Embedded, Failure> {
         self.requests.fetch_add(1, Ordering::Relaxed);
         let asked = Instant::now();

@@ -54,6 +54,8 @@ struct Plan {
     recording: Arc<Recording>,
     chunks: Vec<Chunk>,
     content_hashes: Vec<[u8; 32]>,
+    /// Bytes of each chunk's embedded text.
+    embedded_bytes: Vec<usize>,
     destination: Arc<Destination>,
 }
 
@@ -70,7 +72,8 @@ impl Attempt {
         let loading = self.persist(|| self.store.load(&self.task.key));
         let source = spans::load_transcript().run(loading).await?;
         let recording = Arc::new(source.recording);
-        let (chunks, content_hashes) = spans::chunk().run(cut(recording.clone())).await?;
+        let Cut { chunks, content_hashes, embedded_bytes } =
+            spans::chunk().run(cut(recording.clone())).await?;
         let times: Vec<_> = chunks
             .iter()
             .map(|chunk| (chunk.start_secs(&recording), chunk.end_secs(&recording)))
@@ -100,7 +103,8 @@ impl Attempt {
             call_date: recording.created_at,
             patient: self.lanes.is_patient(self.task.part, chunks.len() as u32),
         });
-        let plan = Plan { recording, chunks, content_hashes: request.content_hashes, destination };
+        let content_hashes = request.content_hashes;
+        let plan = Plan { recording, chunks, content_hashes, embedded_bytes, destination };
         let mut work = Work { chunks: plan.chunks.len() as u32, ..Work::default() };
         let stored = if set.current { work.chunks } else { set.stored.len() as u32 };
         self.progress.opened(plan.recording.title.as_deref(), work.chunks, stored);
@@ -211,12 +215,20 @@ impl Plan {
     }
 }
 
+/// The chunks of a recording, and what is known of each one's embedded text once it was put together.
+struct Cut {
+    chunks: Vec<Chunk>,
+    content_hashes: Vec<[u8; 32]>,
+    embedded_bytes: Vec<usize>,
+}
+
 /// Cuts on a thread of its own: a marathon call takes a while.
-async fn cut(recording: Arc<Recording>) -> Result<(Vec<Chunk>, Vec<[u8; 32]>), Failure> {
+async fn cut(recording: Arc<Recording>) -> Result<Cut, Failure> {
     let cutting = tokio::task::spawn_blocking(move || {
         let chunks = chunking::chunk(&recording);
-        let hashes = chunks.iter().map(|chunk| chunk.content_hash(&recording)).collect();
-        (chunks, hashes)
+        let known = chunks.iter().map(|chunk| chunk.content_hash_and_size(&recording));
+        let (content_hashes, embedded_bytes) = known.unzip();
+        Cut { chunks, content_hashes, embedded_bytes }
     });
     // A panic in there is this attempt's.
     cutting.await.map_err(|_| Failure::Panicked)

@@ -25,6 +25,8 @@ pub(super) use heartbeat::Trouble;
 /// Leases, and the worker's own row, are renewed this many times in their length, so that one late
 /// renewal loses none.
 const RENEWALS_PER_LEASE: u32 = 3;
+/// Between two looks at the provider's rate limit: a pause that is shorter may not be told.
+const LIMIT_LOOK: Duration = Duration::from_secs(2);
 /// After a claim that failed, until the next try.
 const CLAIM_AGAIN: Duration = Duration::from_secs(1);
 /// A retry is looked for this much after it falls due, so as not to come a moment early.
@@ -36,6 +38,8 @@ pub(super) enum ClaimerMessage {
     Poll,
     /// Renew the leases, and say that this worker is alive.
     Renew,
+    /// Say where a pause for the rate limit began or ended.
+    NoteLimit,
     /// Recordings run under these leases, alone or not. News only to a Claimer that took over from
     /// the one that claimed them.
     Started { tokens: Vec<Uuid>, alone: bool },
@@ -58,7 +62,7 @@ pub(super) enum ClaimerMessage {
 #[derive(Clone)]
 pub(super) struct ClaimerArguments {
     pub(super) store: Arc<dyn Store>,
-    /// Told how many workers share the provider; asked for nothing.
+    /// Told how many workers share the provider, and asked until when it wants no requests.
     pub(super) embedder: Arc<dyn Embedder>,
     pub(super) outages: Outages,
     pub(super) supervisor: ActorRef<SupervisorMessage>,
@@ -98,6 +102,8 @@ pub(super) struct ClaimerState {
     held: Held,
     /// A task over which a worker died waits until nothing else is in flight.
     suspect_waits: bool,
+    /// Until when requests wait for the rate limit, as it was told last.
+    paused_until: Option<Instant>,
     /// A claim failed: it may have been carried out all the same.
     claim_in_doubt: bool,
     next_poll: Option<JoinHandle<Result<(), ractor::MessagingErr<ClaimerMessage>>>>,
@@ -118,6 +124,7 @@ impl Actor for Claimer {
             arguments,
             held,
             suspect_waits: true,
+            paused_until: None,
             claim_in_doubt: false,
             next_poll: None,
         })
@@ -130,6 +137,7 @@ impl Actor for Claimer {
     ) -> Result<(), ActorProcessingErr> {
         let period = state.arguments.lease / RENEWALS_PER_LEASE;
         myself.send_interval(period, || ClaimerMessage::Renew);
+        myself.send_interval(LIMIT_LOOK, || ClaimerMessage::NoteLimit);
         myself.cast(ClaimerMessage::Renew)?;
         Ok(myself.cast(ClaimerMessage::Poll)?)
     }
@@ -143,6 +151,7 @@ impl Actor for Claimer {
         match message {
             ClaimerMessage::Poll => state.poll(&myself).await,
             ClaimerMessage::Renew => state.renew_all().await,
+            ClaimerMessage::NoteLimit => state.note_limit().await,
             ClaimerMessage::Started { tokens, alone } => {
                 state.held.tokens.extend(tokens);
                 state.held.alone |= alone;

@@ -3,6 +3,7 @@
 
 mod run;
 mod sweeping;
+mod ticking;
 
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -18,7 +19,6 @@ use super::address::Address;
 use super::claimer::ClaimerMessage;
 use super::patience::Outages;
 use super::supervisor::SupervisorMessage;
-use super::ticks::{TICK_AGAIN, next_tick, note_cron};
 use crate::domain::failure::Failure;
 use crate::domain::part::Part;
 use crate::domain::task::{Policies, Task};
@@ -34,8 +34,6 @@ use sweeping::{SWEEPS_PER_LEASE, note};
 const LOOK_AGAIN: Duration = Duration::from_secs(1);
 /// A dead letter is looked for this much after it falls due, so as not to come a moment early.
 const DUE_MARGIN: Duration = Duration::from_millis(20);
-/// Begins the name of this schedule among those that replicas share. The model ends it.
-const SCHEDULE: &str = "recovery";
 
 /// Messages of Recovery.
 pub(super) enum RecoveryMessage {
@@ -45,7 +43,7 @@ pub(super) enum RecoveryMessage {
     Clean,
     /// Tell others when ticks fall.
     NoteCron,
-    /// Find out when the next tick falls.
+    /// Make up for a tick that was missed, and find out when the next one falls.
     Arm,
     /// The schedule fired: everything that is due.
     Tick(DateTime<Utc>),
@@ -148,11 +146,8 @@ impl Actor for Recovery {
                 result => note(result.map(|_| ()), &outages),
             },
             RecoveryMessage::NoteCron => state.arguments.note_cron().await,
-            RecoveryMessage::Arm => state.arguments.arm(&myself).await,
-            RecoveryMessage::Tick(at) => {
-                state.tick(&myself, at).await;
-                myself.cast(RecoveryMessage::Arm)?;
-            }
+            RecoveryMessage::Arm => state.arm(&myself).await,
+            RecoveryMessage::Tick(at) => state.tick(&myself, at).await?,
             RecoveryMessage::Look => state.look(&myself).await,
             RecoveryMessage::Ended { token, ending } => {
                 state.held.remove(&token);
@@ -181,19 +176,6 @@ impl Actor for Recovery {
 }
 
 impl RecoveryState {
-    /// One replica begins a run at each tick.
-    async fn tick(&mut self, myself: &ActorRef<RecoveryMessage>, at: DateTime<Utc>) {
-        let RecoveryArguments { store, outages, .. } = &self.arguments;
-        match outages.answered(store.take_tick(&self.arguments.schedule_name(), at)).await {
-            Ok(true) => {
-                self.occasion = Occasion::Tick;
-                self.look(myself).await;
-            }
-            Ok(false) => {}
-            Err(failure) => outages.note(&failure),
-        }
-    }
-
     async fn look(&mut self, myself: &ActorRef<RecoveryMessage>) {
         if self.paused {
             return;
@@ -294,25 +276,6 @@ impl RecoveryState {
 }
 
 impl RecoveryArguments {
-    fn schedule_name(&self) -> String {
-        format!("{SCHEDULE} {}", self.model_name)
-    }
-
-    async fn note_cron(&self) {
-        note_cron(&*self.store, &self.outages, &self.schedule_name(), &self.schedule).await;
-    }
-
-    async fn arm(&self, myself: &ActorRef<RecoveryMessage>) {
-        match next_tick(&*self.store, &self.outages, &self.schedule).await {
-            Some((after, at)) => {
-                myself.send_after(after, move || RecoveryMessage::Tick(at));
-            }
-            None => {
-                myself.send_after(TICK_AGAIN, || RecoveryMessage::Arm);
-            }
-        }
-    }
-
     /// Keeps what came of a run. One that was stopped holds the others off.
     async fn end(&self, run: &Run) -> Result<(), Failure> {
         let RecoveryArguments { store, outages, model_name, policies, .. } = self;

@@ -139,23 +139,34 @@ impl SchedulerState {
         let SchedulerArguments { store, outages, worker_id, .. } = &self.arguments;
         self.arguments.claimer.cast(ClaimerMessage::Poll);
         self.arguments.recovery.cast(RecoveryMessage::Look);
-        let asked_for = match outages.answered(store.begin_main_run(*worker_id)).await {
-            Ok(Some(run_id)) => self.run(run_id).await,
-            Ok(None) => Ok(()),
-            Err(failure) => Err(failure),
-        };
-        if let Err(failure) = asked_for {
-            outages.note(&failure);
-            tracing::warn!(error = %failure, "a run that was asked for is not carried out");
+        // One notification may stand for several runs.
+        loop {
+            let asked_for = match outages.answered(store.begin_main_run(*worker_id)).await {
+                Ok(Some(run_id)) => self.run(run_id).await,
+                Ok(None) => return,
+                Err(failure) => Err(failure),
+            };
+            if let Err(failure) = asked_for {
+                outages.note(&failure);
+                tracing::warn!(error = %failure, "a run that was asked for is not carried out");
+                return;
+            }
         }
     }
 
     async fn run(&self, run_id: Uuid) -> Result<(), Failure> {
         let SchedulerArguments { store, outages, .. } = &self.arguments;
-        let taken = self.enqueue_missing().await? as u32;
-        tracing::info!(enqueued = taken, "a run was asked for");
-        let result = RunResult { taken, ..RunResult::default() };
-        outages.answered(store.end_run(run_id, &result)).await
+        let enqueued = self.enqueue_missing().await;
+        let result = match &enqueued {
+            Ok(enqueued) => RunResult { taken: *enqueued as u32, ..RunResult::default() },
+            Err(failure) => {
+                RunResult { stopped_because: Some(failure.to_string()), ..RunResult::default() }
+            }
+        };
+        // Where this fails too, the next look ends the run.
+        outages.answered(store.end_run(run_id, &result)).await?;
+        tracing::info!(enqueued = enqueued?, "a run was asked for");
+        Ok(())
     }
 
     /// Every replica polls and sweeps; one reconciles.

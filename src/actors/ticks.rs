@@ -6,6 +6,7 @@ use chrono::{DateTime, Utc};
 use croner::Cron;
 
 use super::patience::Outages;
+use crate::domain::failure::Failure;
 use crate::ports::Store;
 
 /// The longest time to a tick that could not be computed.
@@ -16,6 +17,21 @@ pub(super) async fn note_cron(store: &dyn Store, outages: &Outages, name: &str, 
     if let Err(failure) = outages.answered(store.note_cron(name, schedule.as_str())).await {
         outages.note(&failure);
         tracing::warn!(error = %failure, schedule = name, "nobody can see when its next tick falls");
+    }
+}
+
+/// Takes the newest tick of a schedule where it fell while no process was there to take it. A schedule
+/// that never fired missed none.
+pub(super) async fn take_missed_tick(
+    store: &dyn Store,
+    outages: &Outages,
+    name: &str,
+    schedule: &Cron,
+) -> Result<bool, Failure> {
+    let now = outages.answered(store.now()).await?;
+    match schedule.find_previous_occurrence(&now, true) {
+        Ok(at) => outages.answered(store.take_missed_tick(name, at)).await,
+        Err(_) => Ok(false),
     }
 }
 

@@ -29,6 +29,8 @@ const ROWS: u32 = 50;
 const REST: u32 = 9;
 /// Hours of history on the page.
 const HISTORY_HOURS: u32 = 6;
+/// A look that takes longer is given up and told as trouble, or the page would show old numbers as live.
+const LOOK_TIME: Duration = Duration::from_secs(10);
 /// What changes slowly is looked at once in so many looks.
 const LOOKS_A_HISTORY: u32 = 5;
 
@@ -92,12 +94,13 @@ impl Live {
                 }
                 snapshot(inspector, thresholds, &history).await
             };
-            let (message, rest) = match snapshot.await {
-                Ok(snapshot) => {
+            let (message, rest) = match tokio::time::timeout(LOOK_TIME, snapshot).await {
+                Ok(Ok(snapshot)) => {
                     looks += 1;
                     (message("snapshot", &snapshot), began.elapsed() * REST)
                 }
-                Err(failure) => (message("trouble", &Problem::from(failure)), Duration::ZERO),
+                Ok(Err(failure)) => (message("trouble", &Problem::from(failure)), Duration::ZERO),
+                Err(_) => (message("trouble", &Problem::unavailable(unanswered())), Duration::ZERO),
             };
             self.latest.send_replace(message);
             tokio::time::sleep(every.max(rest)).await;
@@ -112,6 +115,10 @@ impl Live {
         self.opened.notify_one();
         Some(Page { latest, stop: self.stop.clone(), _seat: seat })
     }
+}
+
+fn unanswered() -> String {
+    format!("the database gave no answer within {} s", LOOK_TIME.as_secs())
 }
 
 async fn snapshot<'a>(

@@ -3,6 +3,7 @@
 
 mod access;
 mod act;
+mod connections;
 mod extract;
 mod health;
 mod live;
@@ -114,8 +115,7 @@ pub async fn serve(
     let live = Live::new(stop.clone());
     let shared =
         Arc::new(Parts { operator, inspector, tokens, thresholds, live, trace_url_template });
-    let server =
-        axum::serve(listener, router(shared.clone())).with_graceful_shutdown(until(stop.clone()));
+    let server = connections::serve(listener, router(shared.clone()), stop);
     tokio::select! {
         served = server => served,
         never = shared.live.look(shared.inspector.as_ref(), &shared.thresholds, look_every) => match never {},

@@ -43,7 +43,7 @@ pub async fn serve_probes(
         .route("/livez", get(async move || answer("alive\n", live.alive()).await))
         .route("/readyz", get(async move || answer("ready\n", vitals.ready()).await))
         .route("/metrics", get(async move || metrics(exposition).await));
-    axum::serve(listener, router).with_graceful_shutdown(super::until(stop)).await
+    super::connections::serve(listener, router, stop).await
 }
 
 async fn answer(

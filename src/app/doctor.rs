@@ -4,7 +4,7 @@
 use std::time::Instant;
 
 use super::embedding::{openai_settings, settings_of};
-use super::{Database, embedded_options};
+use super::{Database, embedded_options, told};
 use crate::config::{DatabaseArgs, EmbedderArgs, EmbedderChoice};
 use crate::domain::checkup::{
     EmbeddingFacts, Finding, ModelFacts, judge_embedding, judge_model, judge_queue, judge_schema,
@@ -50,7 +50,7 @@ fn judge(
     let facts = match looked {
         Ok(facts) => facts,
         Err(error) => {
-            let way_out = match error {
+            let way_out = match &error {
                 ConnectError::StartupParameter(_) => {
                     "take `options` out of the URL and PGOPTIONS out of the environment: `alter role \
                      ... set` sets the same"
@@ -63,7 +63,7 @@ fn judge(
                      runs; and whether its pg_hba.conf and firewall let this host in"
                 }
             };
-            findings.push(Finding::failure("Postgres", error.to_string(), way_out));
+            findings.push(Finding::failure("Postgres", told(&error.into()), way_out));
             return None;
         }
     };
@@ -102,13 +102,13 @@ async fn own_database(args: &DatabaseArgs, findings: &mut Vec<Finding>) -> Optio
     let database = match Database::connect(args).await {
         Ok(database) => database,
         Err(error) => {
-            findings.push(failed(format!("{error:#}")));
+            findings.push(failed(told(&error)));
             return None;
         }
     };
     let model = judge(database.store.check_up().await, args, findings);
     if let Err(error) = database.close().await {
-        findings.push(failed(format!("{error:#}")));
+        findings.push(failed(told(&error)));
     }
     model
 }

@@ -1,8 +1,10 @@
 //! A recovery that somebody waits for: done by a service that runs elsewhere, or by a tree of its own
-//! that recovers what was asked for and nothing else.
+//! that recovers what was asked for, by whomever, and what falls due meanwhile, and embeds nothing that is
+//! merely queued.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
+use anyhow::Context;
 use uuid::Uuid;
 
 use super::embedding::embedding_of_worker;
@@ -12,10 +14,12 @@ use crate::actors::{Status, Tree};
 use crate::config::{EmbedderArgs, WorkArgs};
 use crate::domain::failure::{Failure, Fault};
 use crate::ports::inspector::{ActionState, Inspector};
-use crate::postgres::ModelInUse;
+use crate::postgres::{ModelInUse, PgStore};
 
 /// Between two looks at how far it is.
 const LOOK_PERIOD: Duration = Duration::from_millis(300);
+/// Without a service, until a command that waited for it does the work: longer than a restart takes.
+const SERVICE_AWAY: Duration = Duration::from_secs(5);
 
 /// Waits until an action is done with; `None` where somebody told it to stop.
 ///
@@ -30,6 +34,39 @@ pub async fn wait_for_action(
     tokio::select! {
         state = until_done(inspector, action_id, show) => Ok(Some(state?)),
         () = stop.told() => Ok(None),
+    }
+}
+
+/// Waits for the service until an action is done with; where no service is alive any more, does as
+/// [`recover`] does.
+///
+/// # Errors
+/// As those of [`wait_for_action`] and [`recover`].
+pub async fn wait_or_recover(
+    database: &Database,
+    embedder: &EmbedderArgs,
+    work: &WorkArgs,
+    action_id: Uuid,
+    show: &mut dyn FnMut(&ActionState),
+) -> anyhow::Result<Option<ActionState>> {
+    tokio::select! {
+        waited = wait_for_action(&database.store, action_id, &mut *show) => return waited,
+        () = left_alone(&database.store) => {}
+    }
+    let recovered = recover(database, embedder, work, action_id, show).await;
+    recovered.context("no service is alive any more")
+}
+
+/// Ends where no service has been alive for a while. While the database is away, nobody knows.
+async fn left_alone(store: &PgStore) {
+    let mut since = None;
+    loop {
+        match store.is_served().await {
+            Ok(false) if since.get_or_insert_with(Instant::now).elapsed() >= SERVICE_AWAY => return,
+            Ok(false) => {}
+            Ok(true) | Err(_) => since = None,
+        }
+        tokio::time::sleep(LOOK_PERIOD).await;
     }
 }
 

@@ -9,6 +9,7 @@ use anyhow::bail;
 use super::Database;
 use super::embedding::{openai_settings, settings_of, with_way_out};
 use crate::config::{EmbedderArgs, EmbedderChoice, LOCAL_MODEL};
+use crate::domain::checkup::IndexState;
 use crate::domain::failure::Failure;
 use crate::embedders::local::{self, LocalEmbedder};
 use crate::embedders::openai::OpenAiEmbedder;
@@ -28,6 +29,8 @@ pub struct Found {
     pub hits: Vec<Hit>,
     /// Why words alone were searched, where the question could not be embedded.
     pub words_only: Option<Failure>,
+    /// The vectors have no valid index now, so that each of them was looked at.
+    pub exact_scan: bool,
 }
 
 /// Embeds the request's text and searches. An API that does not answer is no reason to find nothing:
@@ -65,7 +68,9 @@ pub async fn search(
         if hits.is_empty() && !store.has_searchable_chunks().await? {
             bail!(NOTHING_YET);
         }
-        return Ok(Found { hits, words_only });
+        let index = store.index_state(&stored.model).await?;
+        let exact_scan = !matches!(index, IndexState::Valid | IndexState::Impossible);
+        return Ok(Found { hits, words_only, exact_scan });
     }
 }
 

@@ -20,6 +20,8 @@ use crate::postgres::{ModelInUse, ModelState, PgStore};
 
 /// Between two looks at whether another model took the place of the service's own.
 const MODEL_POLL: Duration = Duration::from_secs(2);
+/// Between two looks at whether a backlog load is under way.
+const BACKLOG_POLL: Duration = Duration::from_secs(5);
 /// Between two looks at whether everything is done.
 const IDLE_POLL: Duration = Duration::from_millis(500);
 
@@ -55,10 +57,12 @@ pub async fn serve(
     let _sampling = Sampling::start(store.clone());
     let patient = !exit_when_idle && !database.is_own();
     loop {
-        let starting = wait_out(patient, vitals, async || {
-            start(database, embedder, work, exit_when_idle).await
-        });
-        let (tree, model) = tokio::select! {
+        let starting = wait_out(
+            patient,
+            |reason| vitals.wait(reason),
+            async || start(database, embedder, work, exit_when_idle).await,
+        );
+        let Started { tree, model, next, postponed } = tokio::select! {
             started = starting => started?,
             () = stop.told() => return Ok(Ended::Stopped(counted(store, None).await)),
         };
@@ -66,6 +70,7 @@ pub async fn serve(
         let end = tokio::select! {
             end = until_it_ends(store, &model, tree.status(), exit_when_idle) => Some(end),
             () = stop.told() => None,
+            never = mend_index(store, &model, next, postponed) => match never {},
         };
         if matches!(end, Some(End::Replaced)) {
             tracing::warn!(model = model.name, "another model took its place; starting again");
@@ -92,7 +97,7 @@ pub async fn serve(
 }
 
 /// The tasks at the end, of a model or of all. Nobody who goes down waits for a database that is away.
-async fn counted(store: &PgStore, model: Option<&Model>) -> Option<TaskCounts> {
+pub(super) async fn counted(store: &PgStore, model: Option<&Model>) -> Option<TaskCounts> {
     let counting = async {
         match model {
             Some(model) => store.task_counts_of(&model.name).await,
@@ -102,22 +107,36 @@ async fn counted(store: &PgStore, model: Option<&Model>) -> Option<TaskCounts> {
     tokio::time::timeout(COUNT_TIME, counting).await.ok()?.ok()
 }
 
+/// A service that runs.
+pub(super) struct Started {
+    pub(super) tree: Tree,
+    /// What it works for.
+    pub(super) model: Model,
+    /// It is the next model, which search does not see yet.
+    pub(super) next: bool,
+    /// The index of the model is left to a backlog load.
+    pub(super) postponed: bool,
+}
+
 /// Everything up to the running tree.
-async fn start(
+pub(super) async fn start(
     database: &Database,
     embedder: &EmbedderArgs,
     work: &WorkArgs,
     exit_when_idle: bool,
-) -> anyhow::Result<(Tree, Model)> {
+) -> anyhow::Result<Started> {
     let store = &database.store;
     // A run that is to end does not wait for an API that is down; a service does.
-    let (Embedding { embedder, .. }, ModelInUse { model, next, indexed }) =
+    let (Embedding { embedder, .. }, ModelInUse { model, next, indexed, postponed }) =
         embedding_of_worker(database, embedder, !exit_when_idle).await?;
     if !indexed {
         tracing::warn!(
             dimensions = model.dimensions,
             "too many dimensions for an index: search will scan"
         );
+    }
+    if postponed {
+        tracing::info!("a backlog load is under way: it builds the search index at its end");
     }
     if next {
         tracing::info!(
@@ -132,7 +151,32 @@ async fn start(
         dimensions = model.dimensions,
         "serving"
     );
-    Ok((Tree::start(settings).await?, model))
+    Ok(Started { tree: Tree::start(settings).await?, model, next, postponed })
+}
+
+/// Watches backlog loads of other processes: one that was broken off has left no index, or half of one.
+async fn mend_index(
+    store: &PgStore,
+    model: &Model,
+    next: bool,
+    mut seen: bool,
+) -> std::convert::Infallible {
+    loop {
+        tokio::time::sleep(BACKLOG_POLL).await;
+        // What the database does not answer now, it will. The next model's index is `reembed`'s.
+        let Ok(under_way) = store.backlog_load_is_under_way().await else { continue };
+        if seen && !under_way && !next {
+            match store.mend_index(model).await {
+                // Another load began meanwhile.
+                Ok(false) => continue,
+                Ok(true) => {}
+                Err(error) => {
+                    tracing::warn!(%error, "the index that a backlog load left out cannot be built");
+                }
+            }
+        }
+        seen = under_way;
+    }
 }
 
 /// What a tree works with, by the settings of the user and of the database.

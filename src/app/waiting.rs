@@ -3,7 +3,7 @@
 
 use std::time::{Duration, Instant};
 
-use super::{Database, ServiceVitals, StopSignal};
+use super::{Database, ServiceVitals, StopSignal, told};
 use crate::config::DatabaseArgs;
 use crate::postgres::may_pass;
 
@@ -30,34 +30,61 @@ impl Database {
         // The program's own is started by this very process.
         let patient = patient && args.url().is_some();
         tokio::select! {
-            opened = wait_out(patient, vitals, async || Self::open(args).await) => opened.map(Some),
+            opened = wait_out(patient, |reason| vitals.wait(reason), async || Self::open(args).await) => {
+                opened.map(Some)
+            }
             () = stop.told() => Ok(None),
+        }
+    }
+
+    /// Waits, as a service does, until the database is there and somebody else has migrated its schema;
+    /// `false` where it was told to stop meanwhile.
+    ///
+    /// # Errors
+    /// As [`Database::open_for_service`].
+    pub async fn wait_for_schema(
+        args: &DatabaseArgs,
+        stop: &mut StopSignal,
+    ) -> anyhow::Result<bool> {
+        let looking = wait_out(
+            true,
+            |_| {},
+            async || {
+                let database = Self::connect(args).await?;
+                let checked = database.store.check_schema().await;
+                database.close().await?;
+                Ok(checked?)
+            },
+        );
+        tokio::select! {
+            there = looking => there.map(|()| true),
+            () = stop.told() => Ok(false),
         }
     }
 }
 
 /// Repeats a step of the start, with `patient`, until it succeeds or fails for a reason that waiting
-/// does not cure.
+/// does not cure. `on_wait` is told each reason.
 pub(super) async fn wait_out<T>(
     patient: bool,
-    vitals: &ServiceVitals,
+    on_wait: impl Fn(String),
     mut step: impl AsyncFnMut() -> anyhow::Result<T>,
 ) -> anyhow::Result<T> {
     let mut wait = WAIT_FIRST;
-    let mut told: Option<(String, Instant)> = None;
+    let mut said: Option<(String, Instant)> = None;
     loop {
         let error = match step().await {
             Err(error) if patient && error.chain().any(may_pass) => error,
             ended => return ended,
         };
-        let reason = format!("waiting for the database: {error:#}");
+        let reason = format!("waiting for the database: {}", told(&error));
         let is_news =
-            told.as_ref().is_none_or(|(last, at)| *last != reason || at.elapsed() >= TELL_PERIOD);
+            said.as_ref().is_none_or(|(last, at)| *last != reason || at.elapsed() >= TELL_PERIOD);
         if is_news {
             tracing::warn!("{reason}");
-            told = Some((reason.clone(), Instant::now()));
+            said = Some((reason.clone(), Instant::now()));
         }
-        vitals.wait(reason);
+        on_wait(reason);
         tokio::time::sleep(wait).await;
         wait = (wait * 2).min(WAIT_MAX);
     }

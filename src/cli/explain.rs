@@ -59,7 +59,7 @@ async fn explain(inspector: &dyn Inspector, args: &Args) -> anyhow::Result<Expla
 }
 
 /// The recording of this number; which, where several users hold one, must be said.
-async fn the_one(
+pub(super) async fn the_one(
     inspector: &dyn Inspector,
     recording_id: i64,
     user: Option<&str>,

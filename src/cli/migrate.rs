@@ -1,14 +1,11 @@
 //! `migrate`: safe to run from any number of places at once.
 
 use std::process::ExitCode;
-use std::time::Duration;
 
-use crate::app::Database;
+use anyhow::Context;
+
+use crate::app::{Database, StopSignal};
 use crate::config::{ConfigError, DatabaseArgs};
-use crate::postgres::SchemaError;
-
-/// Between two looks at a schema that somebody else migrates.
-const LOOK_EVERY: Duration = Duration::from_secs(2);
 
 /// Create the schema or bring it up to date.
 ///
@@ -29,10 +26,13 @@ pub(super) struct Args {
 }
 
 pub(super) async fn run(database: &DatabaseArgs, args: &Args) -> anyhow::Result<ExitCode> {
+    // As the first process of a container it would otherwise hear no signal.
+    let mut stop = StopSignal::listen()?;
     let applied = match args.wait_only {
-        true => wait(database).await?,
-        false => migrate(database).await?,
+        true => wait(database, &mut stop).await?,
+        false => migrate(database, &mut stop).await?,
     };
+    let applied = applied.context("told to stop before the schema was up to date")?;
     match (args.json, applied) {
         (true, _) => println!("{}", serde_json::json!({ "applied": applied })),
         (false, 0) => println!("the schema is up to date"),
@@ -41,15 +41,23 @@ pub(super) async fn run(database: &DatabaseArgs, args: &Args) -> anyhow::Result<
     Ok(ExitCode::SUCCESS)
 }
 
-async fn migrate(database: &DatabaseArgs) -> anyhow::Result<usize> {
-    let database = Database::connect(database).await?;
-    let migrated = database.store.migrate().await;
-    database.close().await?;
-    Ok(migrated?)
+/// `None` where it was told to stop. What it had begun is rolled back with its connection.
+async fn migrate(args: &DatabaseArgs, stop: &mut StopSignal) -> anyhow::Result<Option<usize>> {
+    let migrating = async {
+        let database = Database::connect(args).await?;
+        let migrated = database.store.migrate().await;
+        database.close().await?;
+        anyhow::Ok(migrated?)
+    };
+    tokio::select! {
+        applied = migrating => applied.map(Some),
+        () = stop.told() => Ok(None),
+    }
 }
 
-/// Waits for as long as it takes: what runs it says when it is too long. Nothing was applied then.
-async fn wait(args: &DatabaseArgs) -> anyhow::Result<usize> {
+/// Waits for as long as it takes: what runs it says when it is too long. Nothing was applied then; `None`
+/// where it was told to stop.
+async fn wait(args: &DatabaseArgs, stop: &mut StopSignal) -> anyhow::Result<Option<usize>> {
     if args.url().is_none() {
         return Err(ConfigError::new(
             "--wait-only: nobody else migrates the program's own Postgres; give a database with \
@@ -57,31 +65,5 @@ async fn wait(args: &DatabaseArgs) -> anyhow::Result<usize> {
         )
         .into());
     }
-    let mut told = String::new();
-    while let Some(reason) = reason_to_wait(args).await? {
-        if reason != told {
-            tracing::info!("waiting: {reason}");
-            told = reason;
-        }
-        tokio::time::sleep(LOOK_EVERY).await;
-    }
-    Ok(0)
-}
-
-/// `None` where the schema fits.
-async fn reason_to_wait(args: &DatabaseArgs) -> anyhow::Result<Option<String>> {
-    let database = match Database::connect(args).await {
-        Ok(database) => database,
-        Err(error) => return Ok(Some(format!("{error:#}"))),
-    };
-    let checked = database.store.check_schema().await;
-    database.close().await?;
-    match checked {
-        Ok(()) => Ok(None),
-        Err(error @ (SchemaError::Outdated { .. } | SchemaError::Database(_))) => {
-            Ok(Some(error.to_string()))
-        }
-        // It will not come to fit by waiting.
-        Err(error) => Err(error.into()),
-    }
+    Ok(Database::wait_for_schema(args, stop).await?.then_some(0))
 }

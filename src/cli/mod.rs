@@ -1,5 +1,6 @@
 //! The command line: one file a command, each a thin shell over the parts.
 
+mod backlog;
 mod completions;
 mod config;
 mod demo;
@@ -31,6 +32,7 @@ use std::process::ExitCode;
 
 use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
 
+use crate::app::told;
 use crate::config::{ConfigError, DatabaseArgs};
 use crate::ports::operator::Part;
 use crate::telemetry::{self, LogFormat, TelemetryError};
@@ -68,7 +70,7 @@ struct Cli {
     log_format: LogFormat,
 
     /// Log lines to keep: a level, or target=level, separated by commas
-    /// [default: `warn,embedding_recovery=info`; `demo`: `error`; `reembed` and `recover` on a terminal: `warn`]
+    /// [default: `warn,embedding_recovery=info`; `demo`: `error`; `backlog`, `reembed` and `recover` on a terminal: `warn`]
     #[arg(long, env = "EMBEDDING_RECOVERY_LOG", value_name = "FILTER",
           value_parser = telemetry::parse_filter, global = true, help_heading = "Logs")]
     log: Option<String>,
@@ -89,6 +91,8 @@ enum Command {
     Enqueue(enqueue::Args),
     /// Run the service
     Serve(Box<serve::Args>),
+    /// Load a large backlog: everything queued first, the vector index after it
+    Backlog(backlog::Args),
     /// Change the model without downtime
     Reembed(Box<reembed::Args>),
     /// Find what was said
@@ -148,11 +152,11 @@ pub fn main() -> ExitCode {
     match run(cli, &parsed) {
         Ok(code) => code,
         Err(error) if error.is::<ConfigError>() || error.is::<TelemetryError>() => {
-            eprintln!("error: {error:#}");
+            eprintln!("error: {}", told(&error));
             EXIT_USAGE.into()
         }
         Err(error) => {
-            eprintln!("error: {error:#}");
+            eprintln!("error: {}", told(&error));
             EXIT_FAILED.into()
         }
     }
@@ -162,7 +166,9 @@ fn run(cli: Cli, parsed: &Parsed) -> anyhow::Result<ExitCode> {
     let default_log = match &cli.command {
         Command::Demo(_) => demo::DEFAULT_LOG,
         // Its bar tells how it goes; lines of every recording would tear it.
-        Command::Reembed(_) | Command::Recover(_) if std::io::stderr().is_terminal() => {
+        Command::Backlog(_) | Command::Reembed(_) | Command::Recover(_)
+            if std::io::stderr().is_terminal() =>
+        {
             reembed::TERMINAL_LOG
         }
         _ => telemetry::DEFAULT_FILTER,
@@ -177,6 +183,7 @@ fn run(cli: Cli, parsed: &Parsed) -> anyhow::Result<ExitCode> {
             Command::Import(args) => import::run(&cli.database, &args).await,
             Command::Enqueue(args) => enqueue::run(&cli.database, &args).await,
             Command::Serve(args) => serve::run(&cli.database, &args).await,
+            Command::Backlog(args) => backlog::run(&cli.database, &args).await,
             Command::Reembed(args) => reembed::run(&cli.database, &args).await,
             Command::Search(args) => search::run(&cli.database, &args).await,
             Command::Monitor(args) => monitor::run(&cli.database, &args).await,

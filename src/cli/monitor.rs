@@ -4,10 +4,12 @@ mod sections;
 mod watch;
 
 use std::process::ExitCode;
+use std::time::Duration;
 
 use serde::Serialize;
 
 use super::target::Target;
+use crate::app::told;
 use crate::config::{ConfigError, DatabaseArgs, HealthArgs, ServiceArgs};
 use crate::domain::failure::Failure;
 use crate::domain::health::{Health, HealthState, Thresholds, judge};
@@ -18,10 +20,13 @@ const DEAD_LETTERS: u32 = 5;
 /// Jobs that are told: the newest.
 const JOBS: u32 = 5;
 
+/// A look that takes longer is given up: what it would show is old by then.
+const LOOK_TIME: Duration = Duration::from_secs(10);
+
 /// Look at the queue, what happened lately, who works, and whether all is well.
 ///
-/// With --watch and --json it prints one object a line. Exit codes: 0 healthy; 1 there is a warning; 2 something is critical, or what is asked
-/// does not answer; 64 wrong use.
+/// With --watch and --json it prints one object a line. Exit codes: 0 healthy; 1 there is a warning; 2
+/// something is critical, or what is asked does not answer; 64 wrong use.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Examples:
   embedding-recovery monitor
@@ -56,6 +61,14 @@ struct Look {
 
 impl Look {
     async fn take(inspector: &dyn Inspector, thresholds: &Thresholds) -> Result<Self, Failure> {
+        let look = Self::looked(inspector, thresholds);
+        tokio::time::timeout(LOOK_TIME, look).await.unwrap_or_else(|_| {
+            let message = format!("no answer within {} s", LOOK_TIME.as_secs());
+            Err(Failure::DatabaseUnavailable { message })
+        })
+    }
+
+    async fn looked(inspector: &dyn Inspector, thresholds: &Thresholds) -> Result<Self, Failure> {
         let overview = inspector.overview().await?;
         let query = DeadLetterQuery { limit: DEAD_LETTERS, ..DeadLetterQuery::default() };
         let dead_letters = inspector.dead_letters(&query).await?;
@@ -107,7 +120,7 @@ fn exit_code(state: HealthState) -> ExitCode {
 
 /// Where nothing can be seen, something is wrong: never less than critical.
 fn cannot_look(error: &anyhow::Error) -> ExitCode {
-    eprintln!("error: {error:#}");
+    eprintln!("error: {}", told(error));
     exit_code(HealthState::Critical)
 }
 

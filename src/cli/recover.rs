@@ -6,6 +6,7 @@ use std::time::Duration;
 use indicatif::{ProgressBar, ProgressStyle};
 use uuid::Uuid;
 
+use super::explain::the_one;
 use super::plain::on_one_line;
 use super::target::Target;
 use super::{EXIT_FAILED, requested_by};
@@ -20,8 +21,8 @@ use crate::ports::operator::{Operator, RecoverMany, RecoverRecording, Recovering
 ///
 /// What is stored of them is kept and not paid for again. Where a service runs on the database, it does
 /// the work; where none does, this command does it and ends with it. With --admin-url the service there
-/// does it. Exit codes: 0 asked for, or, where
-/// it was waited for, completed; 1 refused or failed; 64 wrong use.
+/// does it. Exit codes: 0 asked for, or, where it was waited for, completed; 1 refused or failed; 64
+/// wrong use.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Examples:
   embedding-recovery recover 21792013 --wait
@@ -90,6 +91,10 @@ pub(super) async fn run(args: &DatabaseArgs, recover: &Args) -> anyhow::Result<E
 
 async fn dry_run(inspector: &dyn Inspector, args: &Args) -> anyhow::Result<ExitCode> {
     let Which { recording, matching, .. } = &args.which;
+    if let Some(recording_id) = recording {
+        // One that is not there is no list of none.
+        the_one(inspector, *recording_id, args.user.as_deref()).await?;
+    }
     let query = DeadLetterQuery {
         fingerprint: matching.clone(),
         user_id: args.user.clone(),
@@ -147,15 +152,22 @@ async fn ask(target: &Target, args: &Args) -> anyhow::Result<ExitCode> {
         bar.set_position(state.ended);
         bar.set_message(format!("{} completed", state.completed));
     };
-    let state = match own {
-        None => app::wait_for_action(target.inspector(), action_id, &mut show).await,
-        Some(database) => {
-            app::recover(database, &args.embedder, &args.work, action_id, &mut show).await
+    let (embedder, work) = (&args.embedder, &args.work);
+    let state = match (own, target) {
+        (Some(database), _) => app::recover(database, embedder, work, action_id, &mut show).await,
+        (None, Target::Database(database)) => {
+            app::wait_or_recover(database, embedder, work, action_id, &mut show).await
+        }
+        (None, Target::Service(service)) => {
+            app::wait_for_action(service, action_id, &mut show).await
         }
     };
     bar.finish_and_clear();
     let Some(state) = state? else {
-        println!("stopped before it was done: whichever service runs next goes on");
+        eprintln!("stopped before it was done: whichever service runs next goes on");
+        if args.json {
+            println!("{}", asked.json);
+        }
         return Ok(EXIT_FAILED.into());
     };
     if args.json {

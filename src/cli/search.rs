@@ -80,6 +80,12 @@ pub(super) async fn run(database: &DatabaseArgs, args: &Args) -> anyhow::Result<
             "warning: only words are searched, since the query cannot be embedded: {failure}"
         );
     }
+    if found.exact_scan {
+        eprintln!(
+            "warning: there is no index of the vectors now, so each of them was looked at: nothing is \
+             missing, but it takes longer"
+        );
+    }
     if args.json {
         show(&(serde_json::to_string(&Answer::from(&found))? + "\n"))?;
     } else if found.hits.is_empty() {
@@ -95,12 +101,18 @@ pub(super) async fn run(database: &DatabaseArgs, args: &Args) -> anyhow::Result<
 struct Answer<'a> {
     /// Why only words were searched.
     words_only: Option<String>,
+    /// There is no index of the vectors now.
+    exact_scan: bool,
     hits: &'a [Hit],
 }
 
 impl<'a> From<&'a Found> for Answer<'a> {
     fn from(found: &'a Found) -> Self {
-        Self { words_only: found.words_only.as_ref().map(ToString::to_string), hits: &found.hits }
+        Self {
+            words_only: found.words_only.as_ref().map(ToString::to_string),
+            exact_scan: found.exact_scan,
+            hits: &found.hits,
+        }
     }
 }
 

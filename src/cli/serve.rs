@@ -88,7 +88,7 @@ pub(super) async fn run(database: &DatabaseArgs, args: &Args) -> anyhow::Result<
     })
 }
 
-fn known(counts: Option<TaskCounts>) -> String {
+pub(super) fn known(counts: Option<TaskCounts>) -> String {
     counts.map_or_else(|| "the database is away".into(), |counts| summary(&counts))
 }
 

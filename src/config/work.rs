@@ -81,13 +81,14 @@ pub struct WorkArgs {
     )]
     pub recovery_schedule: croner::Cron,
 
-    /// Dead letters recovered at once
+    // A run takes no more than five.
+    /// Dead letters recovered at once, 5 at most
     #[arg(
         long,
         env = "EMBEDDING_RECOVERY_RECOVERY_CONCURRENCY",
         value_name = "RECORDINGS",
         default_value_t = 1,
-        value_parser = clap::value_parser!(u32).range(1..=1000)
+        value_parser = clap::value_parser!(u32).range(1..=5)
     )]
     pub recovery_concurrency: u32,
 

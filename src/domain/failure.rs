@@ -187,6 +187,32 @@ impl Failure {
         matches!(self, Failure::DatabaseUnavailable { .. } | Failure::DatabaseForbids { .. })
     }
 
+    /// Each [`Failure::class`] that a task can fail with, for whoever counts from zero.
+    pub const CLASSES: [&str; 22] = [
+        "recording_deleted",
+        "transcript_missing",
+        "transcript_too_large",
+        "chunk_refused",
+        "request_refused",
+        "provider_rejects_item",
+        "panicked",
+        "incomplete",
+        "rate_limited",
+        "quota_exhausted",
+        "key_refused",
+        "provider_unavailable",
+        "bad_answer",
+        "statement_timeout",
+        "collision",
+        "database_unavailable",
+        "database_forbids",
+        "database_refuses",
+        "lease_expired",
+        "lease_lost",
+        "stalled",
+        "shutdown",
+    ];
+
     /// A stable name for the kind of failure, stored as `failure_class` and used to group
     /// failures.
     pub fn class(&self) -> &'static str {

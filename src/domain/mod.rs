@@ -7,6 +7,7 @@ pub mod chunking;
 pub mod circuit;
 pub mod failure;
 pub mod health;
+pub mod index_build;
 pub mod packing;
 pub mod part;
 pub mod program_version;

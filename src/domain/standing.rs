@@ -10,6 +10,10 @@ use super::task::TaskState;
 pub struct StandingFacts {
     /// Its number.
     pub recording_id: i64,
+    /// Its owner, where others too hold a recording of this number.
+    pub user_id: Option<String>,
+    /// False where it was deleted.
+    pub is_stored: bool,
     /// Segments of its transcript, empty and deleted ones too.
     pub segments: u64,
     /// Search sees chunks of it, or there is nothing in it to be seen.
@@ -58,8 +62,9 @@ pub struct Standing {
 
 /// Why the recording is where it is.
 pub fn standing(facts: &StandingFacts) -> Standing {
-    let recover = format!("embedding-recovery recover {}", facts.recording_id);
-    let enqueue = format!("embedding-recovery enqueue --recording {}", facts.recording_id);
+    let recording = recording_argument(facts.recording_id, facts.user_id.as_deref());
+    let recover = format!("embedding-recovery recover {recording}");
+    let enqueue = format!("embedding-recovery enqueue --recording {recording}");
     let Some(task) = &facts.task else {
         return match facts.segments {
             _ if facts.is_current => because("nothing: it is searchable", None),
@@ -100,7 +105,19 @@ pub fn standing(facts: &StandingFacts) -> Standing {
         TaskState::Completed => {
             because("a request: it was completed, but search does not see it now", Some(enqueue))
         }
+        TaskState::DeadLetter if !facts.is_stored => because(
+            "a person: the recording was deleted",
+            Some(format!("embedding-recovery discard {recording} --reason deleted")),
+        ),
         TaskState::DeadLetter => dead(facts, task, recover),
+    }
+}
+
+/// A recording as commands take it: its number, and its owner where that does not say enough.
+pub fn recording_argument(recording_id: i64, user_id: Option<&str>) -> String {
+    match user_id {
+        Some(user_id) => format!("{recording_id} --user '{}'", user_id.replace('\'', r"'\''")),
+        None => recording_id.to_string(),
     }
 }
 
@@ -128,8 +145,8 @@ fn ready(facts: &StandingFacts, task: &TaskFacts) -> Standing {
         1 => "1 task is claimed before it".to_owned(),
         ahead => format!("{ahead} tasks are claimed before it"),
     };
-    let first =
-        format!("embedding-recovery enqueue --recording {} --priority 1000", facts.recording_id);
+    let recording = recording_argument(facts.recording_id, facts.user_id.as_deref());
+    let first = format!("embedding-recovery enqueue --recording {recording} --priority 1000");
     because(format!("a free worker: {before}"), (task.ahead > 0).then_some(first))
 }
 
@@ -169,6 +186,8 @@ mod tests {
     fn facts(state: TaskState) -> StandingFacts {
         StandingFacts {
             recording_id: 7,
+            user_id: None,
+            is_stored: true,
             segments: 3,
             is_current: false,
             task: Some(TaskFacts {
@@ -223,6 +242,21 @@ mod tests {
         let (lost, command) = of(TaskState::Completed, |_| {});
         assert!(lost.contains("search does not see it"), "{lost}");
         assert_eq!(command, "embedding-recovery enqueue --recording 7");
+    }
+
+    #[test]
+    fn a_dead_letter_of_a_deleted_recording_is_to_be_discarded_and_a_shared_number_names_its_owner()
+    {
+        let deleted = StandingFacts {
+            is_stored: false,
+            user_id: Some("o'neil".into()),
+            ..facts(TaskState::DeadLetter)
+        };
+        let discard = r"embedding-recovery discard 7 --user 'o'\''neil' --reason deleted";
+        assert_eq!(
+            told_of(deleted, |task| task.is_permanent = true),
+            ("a person: the recording was deleted".into(), discard.into())
+        );
     }
 
     #[test]

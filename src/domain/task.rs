@@ -264,6 +264,12 @@ mod tests {
     }
 
     #[test]
+    fn every_class_of_failure_is_listed_once() {
+        let classes: Vec<&str> = failures().iter().map(Failure::class).collect();
+        assert_eq!(classes, Failure::CLASSES);
+    }
+
+    #[test]
     fn nobody_is_blamed_for_the_provider_the_database_or_a_shutdown() {
         for failure in failures() {
             let uses_attempt = !matches!(

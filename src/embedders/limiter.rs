@@ -84,6 +84,11 @@ impl Limiter {
         self.state().pace.tokens_max()
     }
 
+    /// Until when the provider wants no request; `None` where it takes them.
+    pub fn paused_until(&self) -> Option<Instant> {
+        self.state().paused_until.filter(|until| *until > Instant::now())
+    }
+
     /// Waits until a request of about `tokens` may be sent; it may run while the permit is held.
     ///
     /// # Errors

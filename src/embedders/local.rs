@@ -116,6 +116,10 @@ impl Embedder for LocalEmbedder {
     /// Nobody limits a model of one's own.
     fn share(&self, _replicas: u32) {}
 
+    fn paused_until(&self) -> Option<Instant> {
+        None
+    }
+
     async fn embed(&self, inputs: &[String]) -> Result<Embedded, Failure> {
         let (model, texts) = (self.clone(), inputs.to_vec());
         let tokens = texts.iter().map(|text| estimate_tokens(text.len()) as u64).sum();

@@ -183,6 +183,10 @@ impl Embedder for OpenAiEmbedder {
         self.limiter.share(replicas);
     }
 
+    fn paused_until(&self) -> Option<Instant> {
+        self.limiter.paused_until().map(|until| until.into_std())
+    }
+
     async fn embed(&self, inputs: &[String]) -> Result<Embedded, Failure> {
         if inputs.is_empty() {
             return Ok(Embedded { vectors: Vec::new(), tokens: 0 });
@@ -251,7 +255,11 @@ impl fmt::Debug for OpenAiEmbedder {
 
 /// Reads a body to its end, or until it has `bytes_max`.
 async fn read_body(response: &mut Response, bytes_max: usize) -> Result<Vec<u8>, reqwest::Error> {
-    let mut body = Vec::new();
+    // What the server says is believed only as far as it is allowed.
+    let expected = response.content_length().unwrap_or_default();
+    let mut body = Vec::with_capacity(
+        usize::try_from(expected).map_or(bytes_max, |bytes| bytes.min(bytes_max)),
+    );
     while let Some(chunk) = response.chunk().await? {
         let room = bytes_max - body.len();
         body.extend_from_slice(&chunk[..chunk.len().min(room)]);

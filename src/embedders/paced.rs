@@ -3,7 +3,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
 
@@ -45,6 +45,10 @@ impl Embedder for PacedEmbedder {
 
     fn share(&self, replicas: u32) {
         self.inner.share(replicas);
+    }
+
+    fn paused_until(&self) -> Option<Instant> {
+        self.inner.paused_until()
     }
 
     async fn embed(&self, inputs: &[String]) -> Result<Embedded, Failure> {

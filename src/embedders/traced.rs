@@ -2,6 +2,7 @@
 //! within a request, as a wait for the rate limit or a repetition, is an event of that span.
 
 use std::sync::Arc;
+use std::time::Instant;
 
 use async_trait::async_trait;
 
@@ -46,6 +47,10 @@ impl Embedder for TracedEmbedder {
 
     fn share(&self, replicas: u32) {
         self.inner.share(replicas);
+    }
+
+    fn paused_until(&self) -> Option<Instant> {
+        self.inner.paused_until()
     }
 
     async fn embed(&self, inputs: &[String]) -> Result<Embedded, Failure> {

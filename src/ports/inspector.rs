@@ -98,6 +98,8 @@ pub struct Worker {
     pub provider_trouble: Option<String>,
     /// When it asks the provider again.
     pub provider_asked_at: Option<DateTime<Utc>>,
+    /// Until when its requests wait, where the provider's rate limit is used up.
+    pub provider_paused_until: Option<DateTime<Utc>>,
     /// What it may not do in the database, where its work waits for a right.
     pub database_trouble: Option<String>,
 }

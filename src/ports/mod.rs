@@ -9,7 +9,7 @@ mod task_counts;
 mod vitals;
 mod worker;
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
 pub use imported::{ImportChange, ImportedRecording, ImportedSegment};
@@ -59,6 +59,9 @@ pub trait Embedder: Send + Sync + 'static {
     /// So many replicas share the provider, this one included: a ceiling on all of them together is
     /// divided by that. At least 1.
     fn share(&self, replicas: u32);
+
+    /// Until when no request is sent, since the provider's rate limit is used up; `None` where none is.
+    fn paused_until(&self) -> Option<Instant>;
 
     /// Embeds `inputs` in one request. Waits for the provider's rate limit and repeats a request
     /// that fails for a passing reason a few times.
@@ -285,6 +288,13 @@ pub trait Store: Runs {
 
     /// Takes the tick of `schedule` that falls at `at`; false where another process took it.
     async fn take_tick(
+        &self,
+        schedule: &str,
+        at: chrono::DateTime<chrono::Utc>,
+    ) -> Result<bool, Failure>;
+
+    /// Takes the tick of `schedule` that fell at `at`, where an earlier one was taken and none since.
+    async fn take_missed_tick(
         &self,
         schedule: &str,
         at: chrono::DateTime<chrono::Utc>,

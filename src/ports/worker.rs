@@ -17,6 +17,8 @@ pub struct WorkerState {
     pub in_flight: u32,
     /// Why it claims nothing, where its provider is to blame.
     pub provider_trouble: Option<ProviderTrouble>,
+    /// Time until it sends requests again, where the provider's rate limit is used up.
+    pub provider_paused_for: Option<Duration>,
     /// What it may not do in the database, where its work waits for a right.
     pub database_trouble: Option<String>,
 }

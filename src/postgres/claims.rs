@@ -1,7 +1,9 @@
-//! Claims of `embedding_queue`: the tasks that are due, the most urgent first.
+//! Claims of `embedding_queue`: of the main part the most urgent tasks that are due, of a recovery run the
+//! oldest dead letters. Each is one statement.
 
 use std::time::{Duration, Instant};
 
+use chrono::{DateTime, Utc};
 use sqlx::PgExecutor;
 use uuid::Uuid;
 
@@ -12,7 +14,7 @@ use crate::domain::part::Part;
 use crate::domain::recording::RecordingKey;
 use crate::domain::task::{Lease, Task};
 use crate::domain::trace::Origins;
-use crate::ports::{ClaimOf, Claimed};
+use crate::ports::{ClaimOf, Claimed, RecoveryRun, RunCause};
 
 /// Leases due tasks of one model. The plain `skip locked` claim is right because a recording has at
 /// most one open task for it.
@@ -82,7 +84,8 @@ async fn take(
     lease: Duration,
 ) -> Result<(Vec<Task>, Option<Place>), Failure> {
     let Wanted { rows_max, alone, from } = wanted;
-    let taken = sqlx::query!(
+    let taken = sqlx::query_as!(
+        Leased,
         r#"with picked as (
                select id, clock_timestamp() - coalesce(next_retry_at, created_at) as waited
                from embedding_queue
@@ -113,7 +116,7 @@ async fn take(
            select t.id, o.id as attempt_id, t.lease_token as "token!", t.user_id, t.recording_id,
                   t.attempts, t.max_attempts, t.crashes_alone, t.releases, t.recoveries, t.afresh,
                   extract(epoch from t.waited)::float8 as waited_secs,
-                  t.traceparent::text as request, t.claim_rank as "claim_rank!", t.created_at,
+                  t.claim_rank as "claim_rank!", t.created_at, t.traceparent::text as request,
                   -- The attempt that was opened just now is not seen by this statement.
                   (select a.traceparent::text from embedding_attempts a
                    where a.task_id = t.id order by a.started_at desc limit 1) as previous
@@ -127,28 +130,84 @@ async fn take(
         from.claim_rank,
         from.created_at,
     )
-    .map(|row| {
-        let place = Place { claim_rank: row.claim_rank, created_at: row.created_at };
-        let task = Task {
-        lease: Lease { task_id: row.id, attempt_id: row.attempt_id, token: row.token },
-        key: RecordingKey { user_id: row.user_id, recording_id: row.recording_id },
-        attempts: row.attempts as u32,
-        max_attempts: row.max_attempts as u32,
-        crashes_alone: row.crashes_alone as u32,
-        releases: row.releases as u32,
-        alone,
-        part: Part::Main,
-        recoveries: row.recoveries as u32,
-        afresh: row.afresh,
-        origins: Origins::read(row.previous.as_deref(), row.request.as_deref()),
-        waited: waited(row.waited_secs),
-        };
-        (task, place)
-    })
     .fetch_all(executor)
     .await?;
-    let last = taken.last().map(|(_, place)| *place);
-    Ok((taken.into_iter().map(|(task, _)| task).collect(), last))
+    let last = taken.last().map(Leased::place);
+    Ok((taken.into_iter().map(|row| row.into_task(Part::Main, alone)).collect(), last))
+}
+
+/// Leases dead letters for a run. The row locks make every claim another's or ours, never both's.
+pub(super) async fn claim_dead_letters(
+    pool: &Pool,
+    worker: Uuid,
+    model_name: &str,
+    run: &RecoveryRun,
+    rows_max: u32,
+    lease: Duration,
+) -> Result<Vec<Task>, Failure> {
+    let mut claiming = pool.begin().await?;
+    one_claim_at_a_time(&mut claiming, worker).await?;
+    let taken = sqlx::query_as!(
+        Leased,
+        r#"with asked as (
+               select id, clock_timestamp() - coalesce(next_retry_at, created_at) as waited
+               from embedding_queue
+               where coalesce(for_model, '') = tasks_of_model($2) and status in ('pending', 'failed', 'dead_letter')
+                 and recovery_requested is not null
+                 and coalesce(next_retry_at, '-infinity') <= clock_timestamp()
+                 and not is_paused('recovery')
+                 -- Nothing begins beside a suspect.
+                 and not exists (select from embedding_queue mine where mine.worker_id = $1
+                                   and mine.status = 'processing' and mine.claimed_alone)
+               order by created_at, id
+               limit $4
+               for update skip locked
+           ), due as (
+               select id, clock_timestamp() - coalesce(next_retry_at, created_at) as waited
+               from embedding_queue
+               where not $3 and coalesce(for_model, '') = tasks_of_model($2) and status = 'dead_letter'
+                 and recovery_requested is null and not dead_letter_permanent
+                 and coalesce(next_retry_at, '-infinity') <= clock_timestamp()
+                 and not is_paused('recovery')
+                 and not exists (select from embedding_queue mine where mine.worker_id = $1
+                                   and mine.status = 'processing' and mine.claimed_alone)
+               order by created_at, id
+               limit $4 - (select count(*) from asked)
+               for update skip locked
+           ), picked as (
+               select id, waited from asked union all select id, waited from due
+           ), taken as (
+               update embedding_queue q
+               set status = 'processing', recovered_from = q.status, part = 'recovery', claimed_alone = false,
+                   worker_id = $1, locked_at = clock_timestamp(), next_retry_at = null,
+                   dead_letter_reason = null, lease_token = gen_random_uuid(),
+                   lease_expires_at = clock_timestamp() + make_interval(secs => $5)
+               from picked where q.id = picked.id
+               returning q.*, picked.waited
+           ), opened as (
+               insert into embedding_attempts (task_id, user_id, recording_id, worker_id, number, part)
+               select id, user_id, recording_id, $1, attempts, 'recovery' from taken
+               returning id, task_id
+           )
+           select t.id, o.id as attempt_id, t.lease_token as "token!", t.user_id, t.recording_id,
+                  t.attempts, t.max_attempts, t.crashes_alone, t.releases, t.recoveries, t.afresh,
+                  extract(epoch from t.waited)::float8 as waited_secs,
+                  t.claim_rank as "claim_rank!", t.created_at, t.traceparent::text as request,
+                  -- The attempt that was opened just now is not seen by this statement.
+                  (select a.traceparent::text from embedding_attempts a
+                   where a.task_id = t.id order by a.started_at desc limit 1) as previous
+           from taken t join opened o on o.task_id = t.id
+           order by t.created_at, t.id"#,
+        worker,
+        model_name,
+        run.cause == RunCause::Request,
+        i64::from(rows_max),
+        lease.as_secs_f64(),
+    )
+    .fetch_all(&mut *claiming)
+    .await?;
+    claiming.commit().await?;
+    Ok(taken.into_iter().map(|row| row.into_task(Part::Recovery, false)).collect())
 }
 
 /// Whether a suspect waits, and when the next task falls due. What fell due since the claim counts too,
@@ -185,8 +244,48 @@ pub(super) async fn one_claim_at_a_time(
     Ok(())
 }
 
-/// What a claim says of the time that its task waited. A task of an adopted table may say nothing.
-pub(super) fn waited(secs: Option<f64>) -> Duration {
-    let waited = secs.map(|secs| Duration::try_from_secs_f64(secs.max(0.0)).unwrap_or_default());
-    waited.unwrap_or_default()
+/// A row that a claim returns.
+struct Leased {
+    id: Uuid,
+    attempt_id: Uuid,
+    token: Uuid,
+    user_id: String,
+    recording_id: i64,
+    attempts: i32,
+    max_attempts: i32,
+    crashes_alone: i32,
+    releases: i32,
+    recoveries: i32,
+    afresh: Option<Uuid>,
+    claim_rank: i64,
+    created_at: DateTime<Utc>,
+    /// A task of an adopted table may say nothing.
+    waited_secs: Option<f64>,
+    /// The trace of what asked for the task, and that of its attempt before.
+    request: Option<String>,
+    previous: Option<String>,
+}
+
+impl Leased {
+    fn place(&self) -> Place {
+        Place { claim_rank: self.claim_rank, created_at: self.created_at }
+    }
+
+    fn into_task(self, part: Part, alone: bool) -> Task {
+        let waited = self.waited_secs.map(|secs| Duration::try_from_secs_f64(secs.max(0.0)));
+        Task {
+            lease: Lease { task_id: self.id, attempt_id: self.attempt_id, token: self.token },
+            key: RecordingKey { user_id: self.user_id, recording_id: self.recording_id },
+            attempts: self.attempts as u32,
+            max_attempts: self.max_attempts as u32,
+            crashes_alone: self.crashes_alone as u32,
+            releases: self.releases as u32,
+            alone,
+            part,
+            recoveries: self.recoveries as u32,
+            afresh: self.afresh,
+            origins: Origins::read(self.previous.as_deref(), self.request.as_deref()),
+            waited: waited.and_then(Result::ok).unwrap_or_default(),
+        }
+    }
 }

@@ -1,21 +1,10 @@
-//! `embedding_models`: which model search is on, which one is built beside it, and their indexes.
+//! `embedding_models`: which model search is on, and which one is built beside it.
 
-use std::time::Duration;
-
-use sha2::{Digest, Sha256};
-use sqlx::{AssertSqlSafe, PgExecutor};
+use sqlx::PgExecutor;
 
 use super::connection::{Pool, Session};
 use super::error::forbidden;
-use crate::domain::checkup::IndexState;
 use crate::ports::Model;
-
-/// pgvector's `halfvec` index takes at most this many dimensions (its README).
-const INDEXED_DIMENSIONS_MAX: u32 = 4_000;
-/// Serialises index builds and migrations of all processes: an arbitrary, fixed key.
-pub(super) const ADVISORY_LOCK: i64 = 0x0065_6d62_7265_6376;
-/// Between two looks at that lock.
-pub(super) const LOCK_POLL: Duration = Duration::from_millis(200);
 
 /// What a model is to its database.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -52,6 +41,8 @@ pub struct ModelInUse {
     /// False where it has more dimensions than an index takes. The next model's index is built when
     /// its vectors are there.
     pub indexed: bool,
+    /// A backlog load is under way, which builds the index at its end.
+    pub postponed: bool,
 }
 
 /// Why a model cannot be used with a database.
@@ -191,109 +182,4 @@ impl StoredModel {
     pub fn is(&self, asked: &Model) -> bool {
         self.provider_name == asked.name && self.model.dimensions == asked.dimensions
     }
-}
-
-/// False where the model has more dimensions than an index takes.
-pub(super) fn has_index(model: &Model) -> bool {
-    model.dimensions <= INDEXED_DIMENSIONS_MAX
-}
-
-/// Whether the model's index is there and valid; `None` where it is missing.
-async fn is_valid(
-    executor: impl PgExecutor<'_>,
-    model: &Model,
-) -> Result<Option<bool>, sqlx::Error> {
-    sqlx::query_scalar!(
-        r#"select i.indisvalid from pg_index i join pg_class c on c.oid = i.indexrelid
-           where c.relname = $1 and pg_table_is_visible(c.oid)"#,
-        index_name(&model.name)
-    )
-    .fetch_optional(executor)
-    .await
-}
-
-/// The state of the model's index.
-pub(super) async fn index_state(
-    executor: impl PgExecutor<'_>,
-    model: &Model,
-) -> Result<IndexState, sqlx::Error> {
-    if !has_index(model) {
-        return Ok(IndexState::Impossible);
-    }
-    Ok(match is_valid(executor, model).await? {
-        Some(true) => IndexState::Valid,
-        Some(false) => IndexState::Invalid,
-        None => IndexState::Missing,
-    })
-}
-
-/// True where neither [`ensure_index`] nor [`drop_retired_indexes`] has anything to do: then nobody
-/// needs to wait for the lock, which a build holds for hours.
-pub(super) async fn indexes_are_right(pool: &Pool, model: &Model) -> Result<bool, sqlx::Error> {
-    let indexed = !has_index(model) || is_valid(pool, model).await? == Some(true);
-    Ok(indexed && retired_indexes(&mut pool.acquire().await?).await?.is_empty())
-}
-
-/// Builds the model's partial HNSW index where it is missing or was left invalid by a build that
-/// was interrupted. False where the model has more dimensions than an index takes.
-pub(super) async fn ensure_index(
-    connection: &mut Session,
-    model: &Model,
-) -> Result<bool, sqlx::Error> {
-    if !has_index(model) {
-        return Ok(false);
-    }
-    let name = index_name(&model.name);
-    let valid = is_valid(&mut *connection, model).await?;
-    if valid == Some(true) {
-        return Ok(true);
-    }
-    // A build may take hours on a full table; only this session is exempt.
-    sqlx::raw_sql("set statement_timeout = 0").execute(&mut *connection).await?;
-    if valid == Some(false) {
-        let drop = format!("drop index concurrently if exists {name}");
-        sqlx::raw_sql(AssertSqlSafe(drop)).execute(&mut *connection).await?;
-    }
-    let literal = model.name.replace('\'', "''");
-    let create = format!(
-        "create index concurrently {name} on transcript_chunks \
-         using hnsw ((embedding::halfvec({})) halfvec_cosine_ops) with (m = 16, ef_construction = 64) \
-         where embedding_model = '{literal}'",
-        model.dimensions
-    );
-    sqlx::raw_sql(AssertSqlSafe(create)).execute(&mut *connection).await?;
-    Ok(true)
-}
-
-/// Drops the indexes of retired models, before their chunks go: nothing searches them, and each
-/// chunk would cost its removal from the graph. An index of another owner stays.
-pub(super) async fn drop_retired_indexes(connection: &mut Session) -> Result<(), sqlx::Error> {
-    for name in retired_indexes(&mut *connection).await? {
-        // It waits for the readers that use it.
-        sqlx::raw_sql("set statement_timeout = 0").execute(&mut *connection).await?;
-        let drop = format!("drop index concurrently if exists {name}");
-        sqlx::raw_sql(AssertSqlSafe(drop)).execute(&mut *connection).await?;
-    }
-    Ok(())
-}
-
-async fn retired_indexes(connection: &mut Session) -> Result<Vec<String>, sqlx::Error> {
-    let retired = all(&mut *connection).await?.into_iter();
-    let names: Vec<String> = retired
-        .filter(|stored| matches!(stored.state, ModelState::Retired { .. }))
-        .map(|stored| index_name(&stored.model.name))
-        .collect();
-    sqlx::query_scalar!(
-        r#"select relname::text as "name!" from pg_class
-           where relname = any($1) and pg_table_is_visible(oid) and pg_has_role(relowner, 'USAGE')"#,
-        &names
-    )
-    .fetch_all(connection)
-    .await
-}
-
-fn index_name(model_name: &str) -> String {
-    let digest = Sha256::digest(model_name.as_bytes());
-    let suffix: String = digest.iter().take(6).map(|byte| format!("{byte:02x}")).collect();
-    format!("transcript_chunks_hnsw_{suffix}")
 }

@@ -44,6 +44,20 @@ pub(super) fn forbidden(error: &(dyn Error + 'static)) -> Option<String> {
     None
 }
 
+/// What the server itself said, where an error is that alone: without the driver's words before it, and
+/// the line of the server's source behind it.
+pub fn server_message<'a>(error: &'a (dyn Error + 'static)) -> Option<&'a str> {
+    let driver = match (error.downcast_ref(), error.downcast_ref()) {
+        (Some(ConnectError::Database(driver)), _) => Some(driver),
+        (_, Some(SchemaError::Database(driver))) => Some(driver),
+        _ => error.downcast_ref(),
+    };
+    match driver {
+        Some(sqlx::Error::Database(refused)) => Some(refused.message()),
+        _ => None,
+    }
+}
+
 /// Classes of states in which a server takes no connection or no work now: 08 connection, 53 resources,
 /// 57P operator intervention (starting up, shutting down), 58 system error; 25006 is read-only after a
 /// failover, 55000 a database that somebody closed for a while.

@@ -15,9 +15,7 @@ pub const TRANSCRIPT_BYTES_MAX: u64 = 32 * 1024 * 1024;
 
 /// Loads a recording in one snapshot, so that the digest is of exactly these segments.
 pub(super) async fn load(pool: &Pool, key: &RecordingKey) -> Result<Source, Failure> {
-    let mut snapshot =
-        pool.begin_with("begin transaction isolation level repeatable read read only").await?;
-    super::be_patient(&mut snapshot).await?;
+    let mut snapshot = super::begin_patient_snapshot(pool).await?;
     let source = read(&mut snapshot, key).await?;
     snapshot.commit().await?;
     Ok(source)

@@ -2,6 +2,7 @@
 
 mod admin_actions;
 mod adoption;
+mod backlog;
 mod checkup;
 mod chunk_sets;
 mod claim_marks;
@@ -30,14 +31,16 @@ mod search;
 mod settlements;
 mod store;
 mod transcript_chunks;
+mod vector_indexes;
 mod verify;
 mod workers;
 
+pub use backlog::{BacklogError, BacklogEstimate, BacklogLoad, IndexProgress};
 pub use checkup::{Checkup, DatabaseFacts};
 pub use connection::{ConnectError, Connections};
 pub use embedding_jobs::{JobRequest, JobSummary, Selection};
 pub use embedding_models::{ModelError, ModelInUse, ModelState, StoredModel};
-pub use error::may_pass;
+pub use error::{may_pass, server_message};
 pub use fathom::TRANSCRIPT_BYTES_MAX;
 pub use import::Import;
 pub use reembedding::{DeadLetter, ReembedError};
@@ -150,19 +153,34 @@ impl PgStore {
         let StoredModel { model, state, .. } =
             embedding_models::register(&self.pool, asked).await?;
         if state == ModelState::Next {
-            return Ok(ModelInUse { model, next: true, indexed: true });
+            return Ok(ModelInUse { model, next: true, indexed: true, postponed: false });
         }
-        if embedding_models::indexes_are_right(&self.pool, &model).await? {
-            let indexed = embedding_models::has_index(&model);
-            return Ok(ModelInUse { indexed, model, next: false });
+        let indexed = vector_indexes::has_index(&model);
+        let postponed = !self.mend_index(&model).await? && indexed;
+        Ok(ModelInUse { indexed, postponed, model, next: false })
+    }
+
+    /// Builds the index of the current model where it is missing or invalid, and drops those of retired
+    /// ones. False, and nothing was done, where a backlog load is under way, which builds it at its end.
+    ///
+    /// # Errors
+    /// The database's.
+    pub async fn mend_index(&self, model: &Model) -> Result<bool, sqlx::Error> {
+        if vector_indexes::indexes_are_right(&self.pool, model).await? {
+            return Ok(true);
+        }
+        if backlog::is_under_way(&mut self.pool.acquire().await?).await? {
+            return Ok(false);
         }
         let mut connection = self.pool.direct().await?;
         schema::lock(&mut connection).await?;
-        let indexed = embedding_models::ensure_index(&mut connection, &model).await;
-        let dropped = embedding_models::drop_retired_indexes(&mut connection).await;
+        // One may have begun while this waited; under this lock none drops the index.
+        let mended = match backlog::is_under_way(&mut connection).await? {
+            true => Ok(false),
+            false => mend_locked(&mut connection, model).await.map(|()| true),
+        };
         connection.close().await?;
-        dropped?;
-        Ok(ModelInUse { indexed: indexed?, model, next: false })
+        mended
     }
 
     /// Begins an import. `enqueue` opens a task for each recording that is new or changed.
@@ -242,22 +260,23 @@ impl PgStore {
     }
 }
 
-/// Time that any statement but an insert of chunks may take, in the server's notation, whatever the
-/// role's `statement_timeout` is. Inserts adapt to that one; for the others it would only be a way
-/// to fail on a busy day.
-const PATIENT_TIMEOUT: &str = "2min";
-
-/// Begins a transaction whose statements may take [`PATIENT_TIMEOUT`].
-async fn begin_patient(pool: &Pool) -> Result<Transaction, Failure> {
-    let mut transaction = pool.begin().await?;
-    be_patient(&mut transaction).await?;
-    Ok(transaction)
+async fn mend_locked(connection: &mut Session, model: &Model) -> Result<(), sqlx::Error> {
+    let indexed = vector_indexes::ensure_index(&mut *connection, model).await;
+    let dropped = vector_indexes::drop_retired_indexes(connection).await;
+    indexed?;
+    dropped
 }
 
-/// Lets the statements of the transaction at hand take [`PATIENT_TIMEOUT`].
-async fn be_patient(connection: &mut Session) -> Result<(), Failure> {
-    sqlx::query!("select set_config('statement_timeout', $1, true)", PATIENT_TIMEOUT)
-        .fetch_one(connection)
-        .await?;
-    Ok(())
+/// Begins a transaction in which any statement may take 2 minutes, whatever the role's
+/// `statement_timeout` is. Inserts of chunks adapt to that one; for the others it would only be a way to
+/// fail on a busy day. In one message, since each recording begins several.
+async fn begin_patient(pool: &Pool) -> Result<Transaction, Failure> {
+    Ok(pool.begin_with("begin; set local statement_timeout = '2min'").await?)
+}
+
+/// As [`begin_patient`], to read, and all statements see the same moment.
+async fn begin_patient_snapshot(pool: &Pool) -> Result<Transaction, Failure> {
+    let begin = "begin transaction isolation level repeatable read read only; \
+         set local statement_timeout = '2min'";
+    Ok(pool.begin_with(begin).await?)
 }

@@ -139,13 +139,14 @@ impl PgStore {
         Ok(action.fetch_optional(&self.pool).await?.flatten())
     }
 
-    /// True where a process serves this database.
+    /// True where a service is alive on this database. A `recover` that works is none: it ends with what
+    /// it was asked for, and has no slots.
     ///
     /// # Errors
     /// The database's.
     pub async fn is_served(&self) -> Result<bool, Failure> {
         let alive = sqlx::query_scalar!(
-            r#"select exists (select from workers where alive_until > clock_timestamp()) as "alive!""#
+            r#"select exists (select from workers where slots > 0 and alive_until > clock_timestamp()) as "alive!""#
         );
         Ok(alive.fetch_one(&self.pool).await?)
     }

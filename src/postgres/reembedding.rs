@@ -6,7 +6,7 @@ use chrono::{DateTime, Utc};
 use super::connection::Session;
 use super::embedding_models::{self, ModelState, StoredModel};
 use super::reembedding_progress::{Estimate, Progress};
-use super::{PgStore, model_swap, reembedding_progress, schema};
+use super::{PgStore, model_swap, reembedding_progress, schema, vector_indexes};
 use crate::domain::failure::Failure;
 use crate::domain::recording::RecordingKey;
 use crate::ports::Model;
@@ -130,7 +130,7 @@ impl PgStore {
     pub async fn build_index(&self, model: &Model) -> Result<bool, Failure> {
         let mut connection = self.pool.direct().await?;
         schema::lock(&mut connection).await?;
-        let indexed = embedding_models::ensure_index(&mut connection, model).await;
+        let indexed = vector_indexes::ensure_index(&mut connection, model).await;
         connection.close().await?;
         Ok(indexed?)
     }
@@ -161,7 +161,7 @@ impl PgStore {
     pub async fn drop_retired_indexes(&self) -> Result<(), Failure> {
         let mut connection = self.pool.direct().await?;
         schema::lock(&mut connection).await?;
-        let dropped = embedding_models::drop_retired_indexes(&mut connection).await;
+        let dropped = vector_indexes::drop_retired_indexes(&mut connection).await;
         connection.close().await?;
         Ok(dropped?)
     }

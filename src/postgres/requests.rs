@@ -10,6 +10,7 @@ use super::inspector::UNKNOWN;
 use super::pauses;
 use crate::domain::part::Part;
 use crate::domain::recording::RecordingKey;
+use crate::domain::standing::recording_argument;
 use crate::domain::trace::Traceparent;
 use crate::ports::operator::{RecoverMany, RecoverRecording, Recovering, RecoveringMany, Refusal};
 
@@ -63,7 +64,11 @@ pub(super) async fn recover(
     };
     Ok(Recovering {
         action_id,
-        follow: format!("embedding-recovery explain {recording_id}"),
+        // Whoever had to say whose it is has to say so again.
+        follow: format!(
+            "embedding-recovery explain {}",
+            recording_argument(*recording_id, user_id.as_deref())
+        ),
         user_id: key.user_id,
         recording_id: key.recording_id,
         found: described,
@@ -88,7 +93,7 @@ fn refuse_if_untimely(key: &RecordingKey, found: &Found, force: bool) -> Result<
     }
 }
 
-/// Marks every dead letter that fits.
+/// Marks every dead letter that fits. One that is asked for already stays with whoever asked first.
 pub(super) async fn recover_many(
     connection: &mut Session,
     request: &RecoverMany,
@@ -103,7 +108,9 @@ pub(super) async fn recover_many(
                order by id for update
            ), marked as (
                update embedding_queue q
-               set recovery_requested = $3, traceparent = coalesce($5::text, q.traceparent),
+               set recovery_requested = coalesce(q.recovery_requested, $3),
+                   recovery_joined = case when q.recovery_requested is null then '{}' else q.recovery_joined || $3::uuid end,
+                   traceparent = coalesce($5::text, q.traceparent),
                    next_retry_at = case when not q.dead_letter_permanent then clock_timestamp() end
                from fitting f where f.id = q.id and f.taken
                returning q.id
@@ -231,6 +238,7 @@ async fn open(connection: &mut Session, key: &RecordingKey) -> Result<Uuid, Refu
     task_id.ok_or(Refusal::UnknownRecording { recording_id: key.recording_id })
 }
 
+/// A recording that is asked for already stays with whoever asked first.
 async fn mark(
     connection: &mut Session,
     task_id: Uuid,
@@ -240,7 +248,9 @@ async fn mark(
 ) -> Result<(), Refusal> {
     sqlx::query!(
         "update embedding_queue
-         set recovery_requested = $2, afresh = case when $3 then $2 else afresh end,
+         set recovery_requested = coalesce(recovery_requested, $2),
+             recovery_joined = case when recovery_requested is null then '{}' else recovery_joined || $2::uuid end,
+             afresh = case when $3 then $2 else afresh end,
              traceparent = coalesce($4::text, traceparent),
              next_retry_at = case when not dead_letter_permanent then clock_timestamp() end
          where id = $1",

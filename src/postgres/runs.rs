@@ -42,16 +42,30 @@ pub(super) async fn take_up(
     Ok(id)
 }
 
-/// Ends the runs of a part that a process left open: this worker's own, which has none now, and those
-/// of the dead.
+/// A process signs on within this time: a run that began before, of a worker that nobody knows, is one
+/// of a process that is gone.
+const SIGNED_ON_SECS: f64 = 60.0;
+
+/// Ends the runs of a part that a process left open, and the actions that asked for them: this worker's
+/// own, which has none now, and those of the dead.
 pub(super) async fn end_abandoned(pool: &Pool, part: Part, worker: Uuid) -> Result<(), Failure> {
     sqlx::query!(
-        "update runs r set ended_at = clock_timestamp(), stopped_because = 'its process ended'
-         where part = $1 and started_at is not null and ended_at is null
-           and (worker_id = $2 or exists (select from workers w
-                    where w.id = r.worker_id and w.alive_until < clock_timestamp()))",
+        "with abandoned as (
+             update runs r set ended_at = clock_timestamp(), stopped_because = 'its process ended'
+             where part = $1 and started_at is not null and ended_at is null
+               and (worker_id = $2
+                    or exists (select from workers w
+                               where w.id = r.worker_id and w.alive_until < clock_timestamp())
+                    or started_at < clock_timestamp() - make_interval(secs => $3)
+                       and not exists (select from workers w where w.id = r.worker_id))
+             returning action_id
+         )
+         update admin_actions a
+         set outcome = 'stopped: its process ended', ended_at = clock_timestamp()
+         from abandoned where a.id = abandoned.action_id and a.outcome is null",
         part.as_str(),
-        worker
+        worker,
+        SIGNED_ON_SECS
     )
     .execute(pool)
     .await?;

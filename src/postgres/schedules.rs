@@ -23,6 +23,23 @@ pub(super) async fn take_tick(
     Ok(taken.rows_affected() == 1)
 }
 
+/// Takes a tick that nobody took although an earlier one was taken.
+pub(super) async fn take_missed_tick(
+    pool: &Pool,
+    schedule: &str,
+    at: DateTime<Utc>,
+) -> Result<bool, Failure> {
+    let taken = sqlx::query!(
+        "update schedules set last_tick = $2
+         where name = $1 and last_tick > '-infinity' and last_tick < $2",
+        schedule,
+        at
+    )
+    .execute(pool)
+    .await?;
+    Ok(taken.rows_affected() == 1)
+}
+
 /// Notes when a schedule fires, for those who want to know of its next tick.
 pub(super) async fn note_cron(pool: &Pool, schedule: &str, cron: &str) -> Result<(), Failure> {
     sqlx::query!(

@@ -1,12 +1,18 @@
 //! The schema: what state it is in, and the migrations that bring it up to date.
 
+use std::time::Duration;
+
 use sqlx::migrate::{MigrateError, Migrator};
 
 use super::adoption::differences;
 use super::connection::{Pool, Session};
-use super::embedding_models::{ADVISORY_LOCK, LOCK_POLL};
 use super::error::forbidden;
 use crate::domain::program_version::ProgramVersion;
+
+/// Serialises index builds and migrations of all processes: an arbitrary, fixed key.
+pub(super) const ADVISORY_LOCK: i64 = 0x0065_6d62_7265_6376;
+/// Between two looks at that lock.
+const LOCK_POLL: Duration = Duration::from_millis(200);
 
 static MIGRATIONS: Migrator = sqlx::migrate!("./migrations");
 

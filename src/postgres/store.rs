@@ -134,6 +134,10 @@ impl Store for PgStore {
         schedules::take_tick(&self.pool, schedule, at).await
     }
 
+    async fn take_missed_tick(&self, schedule: &str, at: DateTime<Utc>) -> Result<bool, Failure> {
+        schedules::take_missed_tick(&self.pool, schedule, at).await
+    }
+
     async fn note_cron(&self, schedule: &str, cron: &str) -> Result<(), Failure> {
         schedules::note_cron(&self.pool, schedule, cron).await
     }
@@ -199,7 +203,7 @@ impl Runs for PgStore {
         rows_max: u32,
         lease: Duration,
     ) -> Result<Vec<Task>, Failure> {
-        recovery::claim(&self.pool, worker, model_name, run, rows_max, lease).await
+        claims::claim_dead_letters(&self.pool, worker, model_name, run, rows_max, lease).await
     }
 
     async fn end_run(&self, run_id: Uuid, result: &RunResult) -> Result<(), Failure> {
@@ -216,6 +220,7 @@ impl Runs for PgStore {
     }
 
     async fn begin_main_run(&self, worker: Uuid) -> Result<Option<Uuid>, Failure> {
+        runs::end_abandoned(&self.pool, Part::Main, worker).await?;
         runs::take_up(&self.pool, Part::Main, worker).await
     }
 

@@ -25,15 +25,18 @@ pub(super) async fn heartbeat(
                    for update skip locked)
            ), renewed as (
                insert into workers (id, host, version, model, alive_until, slots, in_flight,
-                                    provider_trouble, provider_asked_at, database_trouble)
+                                    provider_trouble, provider_asked_at, database_trouble,
+                                    provider_paused_until)
                values ($1, $2, $3, $4, clock_timestamp() + make_interval(secs => $5), $6, $7,
-                       $8, clock_timestamp() + make_interval(secs => $9), $10)
+                       $8, clock_timestamp() + make_interval(secs => $9), $10,
+                       clock_timestamp() + make_interval(secs => $11))
                on conflict (id) do update set
                    model = excluded.model, alive_until = excluded.alive_until,
                    slots = excluded.slots, in_flight = excluded.in_flight,
                    provider_trouble = excluded.provider_trouble,
                    provider_asked_at = excluded.provider_asked_at,
-                   database_trouble = excluded.database_trouble
+                   database_trouble = excluded.database_trouble,
+                   provider_paused_until = excluded.provider_paused_until
            )
            select count(*) + 1 as "alive!" from workers
            where id <> $1 and model = $4 and alive_until > clock_timestamp()"#,
@@ -48,6 +51,7 @@ pub(super) async fn heartbeat(
         // No time makes no interval, and so no moment.
         trouble.map(|trouble| trouble.asked_after.as_secs_f64()) as Option<f64>,
         worker.database_trouble.as_deref(),
+        worker.provider_paused_for.map(|time| time.as_secs_f64()) as Option<f64>,
     )
     .fetch_one(pool)
     .await?;

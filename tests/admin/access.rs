@@ -1,5 +1,6 @@
 //! Who is let in, and what stands on every answer.
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -7,8 +8,10 @@ use async_trait::async_trait;
 use embedding_recovery::admin::{self, Admin, Exposition, Tokens};
 use embedding_recovery::ports::Vitals;
 use reqwest::Method;
-use tokio::net::TcpListener;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
+use tokio::task::JoinHandle;
 
 use super::{ADMIN_TOKEN, Api, READ_TOKEN, send};
 use crate::fakes::operations::FakeOperations;
@@ -148,5 +151,48 @@ async fn the_probes_need_no_token_and_tell_what_is_amiss() {
     assert_eq!(metrics.text().await.unwrap(), "up 1\n");
     stop.send_replace(true);
     drop(client);
+    within_deadline("the end of the probes", served).await.unwrap().unwrap();
+}
+
+/// Probes of a service that is well.
+async fn probes() -> (SocketAddr, watch::Sender<bool>, JoinHandle<std::io::Result<()>>) {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let (stop, stopped) = watch::channel(false);
+    let exposition = Exposition { write: || Ok(String::new()), content_type: "text/plain" };
+    let vitals = Arc::new(Told(watch::channel((true, true)).1));
+    let served = tokio::spawn(admin::serve_probes(listener, vitals, exposition, stopped));
+    (address, stop, served)
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_sends_half_a_request_or_none_is_cut_off() {
+    let (address, _stop, _served) = probes().await;
+    for half in ["", "GET /livez HTTP/1.1\r\nhost: x"] {
+        let mut stream = TcpStream::connect(address).await.unwrap();
+        stream.write_all(half.as_bytes()).await.unwrap();
+        let mut answer = Vec::new();
+        // Cut off, with an answer or without.
+        let _ = within_deadline("the end of the connection", stream.read_to_end(&mut answer)).await;
+    }
+}
+
+#[tokio::test]
+async fn more_connections_than_the_bound_wait_until_one_ends() {
+    let (address, stop, served) = probes().await;
+    let mut open = Vec::new();
+    for _ in 0..256 {
+        open.push(TcpStream::connect(address).await.unwrap());
+    }
+    let mut waiting = TcpStream::connect(address).await.unwrap();
+    waiting.write_all(b"GET /livez HTTP/1.0\r\n\r\n").await.unwrap();
+    let mut answer = String::new();
+    let early = waiting.read_to_string(&mut answer);
+    assert!(tokio::time::timeout(Duration::from_secs(1), early).await.is_err(), "it was served");
+    open.pop();
+    within_deadline("its turn", waiting.read_to_string(&mut answer)).await.unwrap();
+    assert!(answer.ends_with("alive\n"), "{answer}");
+    drop(open);
+    stop.send_replace(true);
     within_deadline("the end of the probes", served).await.unwrap().unwrap();
 }

@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 
 use super::Api;
 use crate::fakes::operations::{dead_letter, quiet};
-use crate::harness::eventually;
+use crate::harness::{eventually, within_deadline};
 
 /// A database that does not answer.
 pub(super) fn away() -> Failure {
@@ -222,10 +222,24 @@ async fn all_pages_are_fed_by_one_look_and_told_when_the_database_goes_and_comes
     .await;
 }
 
+#[tokio::test(start_paused = true)]
+async fn a_look_that_gets_no_answer_is_told_as_trouble_and_not_as_live() {
+    let api = Api::open().await;
+    let mut page = api.client.get(api.url("/v1/live")).send().await.unwrap();
+    assert_eq!(next(&mut page).await.0, "snapshot");
+    api.operations.state().hangs = true;
+    let trouble = within_deadline("trouble", until(&mut page, "trouble")).await;
+    let told = trouble["detail"].as_str().unwrap();
+    assert!(told.contains("no answer within 10 s"), "{told}");
+    api.operations.state().hangs = false;
+    until(&mut page, "snapshot").await;
+}
+
 /// The next event of a stream: its name and its data.
 async fn next(response: &mut reqwest::Response) -> (String, Value) {
     let mut text = String::new();
-    while !text.ends_with("\n\n") {
+    // A comment keeps the connection alive; it is no event.
+    while !text.ends_with("\n\n") || !text.contains("data:") {
         text.push_str(&String::from_utf8_lossy(&response.chunk().await.unwrap().unwrap()));
     }
     let field = |name: &str| {

@@ -44,12 +44,14 @@ pub(super) fn busy(operations: &FakeOperations) {
         in_flight: 3,
         provider_trouble: trouble.map(Into::into),
         database_trouble: None,
+        provider_paused_until: None,
         provider_asked_at: trouble.map(|_| now + Duration::seconds(48)),
     };
     overview.workers = vec![
         worker("embed-0", None),
         worker("embed-1", Some("rate limited by the provider for 60 s")),
     ];
+    overview.workers[0].provider_paused_until = Some(now + Duration::seconds(20));
     let flying = |recording_id, title: &str, chunks: Option<(u32, u32)>| InFlightRecording {
         user_id: "ada".into(),
         recording_id,
@@ -162,6 +164,7 @@ async fn the_page_shows_everything_and_follows_by_itself_without_a_complaint() {
         ("#dead-letters", "812 segments"),
         ("#flight", "143 of 190 chunks"),
         ("#workers", "rate limited by the provider"),
+        ("#workers", "Rate limited, goes on"),
         ("#runs", "schedule"),
         ("#jobs", "1,871"),
         ("#flow-told", "attempts failed"),

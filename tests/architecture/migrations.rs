@@ -6,15 +6,20 @@ use std::path::Path;
 use super::source::is_word;
 
 /// The last migration of the first release: what came before, no released program has seen.
-const FIRST_RELEASE: u32 = 11;
+const FIRST_RELEASE: u32 = 14;
 
 /// What an old program would run into.
-const CONTRACTING: [&str; 8] = [
+const CONTRACTING: [&str; 13] = [
     "drop table",
     "drop column",
     "drop view",
     "drop function",
     "drop index",
+    "drop trigger",
+    "drop type",
+    "drop constraint",
+    "drop default",
+    "drop not null",
     "rename",
     "set not null",
     "add constraint",
@@ -44,12 +49,26 @@ fn contracting(sql: &str) -> Vec<String> {
     {
         found.push("a column of another type".into());
     }
+    if statements().any(|statement| makes_unique(statement, &code)) {
+        found.push("a unique index on a table that is there".into());
+    }
     // Rows that the old program inserts do not have it.
     let columns = || statements().flat_map(|s| s.split(',')).filter(|c| has_words(c, "add column"));
     if columns().any(|column| has_words(column, "not null") && !has_words(column, "default")) {
         found.push("a column that must be given".into());
     }
     found
+}
+
+/// True where a statement forbids rows that the old program inserts; a table that the same migration
+/// creates has none.
+fn makes_unique(statement: &str, code: &str) -> bool {
+    let Some((_, index)) = statement.split_once("create unique index") else { return false };
+    let Some((_, table)) = index.split_once(" on ") else { return false };
+    let table = table.split(|c: char| !is_word(c)).next().unwrap_or_default();
+    !["create table", "create table if not exists"]
+        .iter()
+        .any(|create| has_words(code, &format!("{create} {table}")))
 }
 
 fn has_words(code: &str, words: &str) -> bool {
@@ -87,6 +106,14 @@ fn a_migration_that_takes_something_away_is_found() {
             &["a column that must be given"],
         ),
         ("alter table t add constraint c check (a > 0)", &["add constraint"]),
+        ("alter table t drop constraint c", &["drop constraint"]),
+        (
+            "alter table t alter a drop default, alter b drop not null",
+            &["drop default", "drop not null"],
+        ),
+        ("drop trigger r on t; drop type e", &["drop trigger", "drop type"]),
+        ("create unique index i on t (a)", &["a unique index on a table that is there"]),
+        ("create table t (a int); create unique index i on t (a)", &[]),
         ("drop function f; drop view v", &["drop view", "drop function"]),
         ("alter table t add column a int not null default 0, add column b text", &[]),
         ("create table t (a int not null); -- drop table t\ncreate index i on t (a)", &[]),

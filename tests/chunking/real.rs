@@ -10,6 +10,7 @@ use embedding_recovery::domain::recording::{
 use flate2::read::GzDecoder;
 
 use super::check::check;
+use crate::harness::skipped_for_good_reason;
 
 /// One line of the file; `None` where it is not of the shape that its README tells.
 fn real_recording(line: &str) -> Option<Recording> {
@@ -32,7 +33,7 @@ fn every_real_recording_is_cut_into_chunks_of_a_useful_size() {
     let path =
         Path::new(env!("CARGO_MANIFEST_DIR")).join("../shared/recordings/recordings.jsonl.gz");
     let Ok(file) = std::fs::File::open(&path) else {
-        eprintln!("skipped: {} is not there", path.display());
+        skipped_for_good_reason(&format!("{} is not there", path.display()));
         return;
     };
     let (mut recordings, mut sizes, mut longest) = (0, Vec::new(), (0, String::new()));

@@ -18,9 +18,16 @@ use std::process::Command;
 use serde_json::Value;
 
 use crate::harness::program::Ended;
+use crate::harness::{skipped, skipped_for_good_reason};
 
-/// Everything that can be applied.
-const OVERLAYS: [&str; 2] = ["demo", "production"];
+/// Everything that can be applied: the overlays of the repository, and one of the components that neither
+/// of them takes.
+const OVERLAYS: [&str; 3] = ["demo", "production", "other"];
+/// What is in that one.
+const OTHER: &str = "
+resources: [../demo]
+components: [../../components/horizontal-pod-autoscaler, ../../components/cluster-cron]
+";
 
 /// The root of the repository.
 fn root() -> &'static Path {
@@ -35,14 +42,26 @@ pub fn tool(name: &str) -> Option<PathBuf> {
         .map(|folder| target.join(folder).join("bin").join(name))
         .find(|path| path.exists());
     if found.is_none() {
-        println!("skipped: no {name}; `bash .ci/deploy-tools` installs it");
+        let what = format!("no {name}; `bash .ci/deploy-tools` installs it");
+        // It takes minutes to install, so that it is not everywhere.
+        if name == "checkov" { skipped_for_good_reason(&what) } else { skipped(&what) }
     }
     found
 }
 
 /// The objects of an overlay as `kubectl apply -k` would send them, as YAML; `None` without kubectl.
 pub fn rendered(overlay: &str) -> Option<String> {
-    rendered_folder(&root().join("deploy/kubernetes/overlays").join(overlay))
+    if overlay != "other" {
+        return rendered_folder(&root().join("deploy/kubernetes/overlays").join(overlay));
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let mut copy = Command::new("cp");
+    let copied = copy.arg("-r").arg(root().join("deploy/kubernetes")).arg(folder.path()).status();
+    assert!(copied.unwrap().success());
+    let overlay = folder.path().join("kubernetes/overlays/other");
+    std::fs::create_dir(&overlay).unwrap();
+    std::fs::write(overlay.join("kustomization.yaml"), OTHER).unwrap();
+    rendered_folder(&overlay)
 }
 
 /// The same of what the Prometheus operator and Grafana read.

@@ -7,7 +7,7 @@ use embedding_recovery::ports::ImportedRecording;
 use serde_json::Value;
 
 use super::rules::{of_kind, pods};
-use super::{OVERLAYS, at, list, name, parsed, rendered};
+use super::{OVERLAYS, at, list, name, parsed, rendered, root};
 use crate::harness::TestDatabase;
 use crate::harness::calls::call;
 use crate::harness::program::{program, run};
@@ -65,7 +65,8 @@ async fn refused(args: &[String], variables: &BTreeMap<String, String>) -> Optio
     // A key that lies in a file is not here; whether it is a key is not at issue.
     let given = variables.iter().filter(|(variable, _)| !variable.ends_with("_FILE"));
     config.envs(given);
-    if variables.contains_key("OPENAI_API_KEY_FILE") {
+    // Nor do all have one: who sends a message embeds nothing.
+    if !variables.contains_key("EMBEDDING_MODEL") {
         config.env("OPENAI_API_KEY", "a-key");
     }
     let told = run(&mut config).await;
@@ -77,13 +78,11 @@ async fn the_program_knows_every_setting_and_every_command_of_the_manifests() {
     for overlay in OVERLAYS {
         let Some(yaml) = rendered(overlay) else { return };
         let found = environments(&parsed(&yaml));
-        assert_eq!(found.len(), 3, "{overlay}: {:?}", found.keys());
+        let containers = if overlay == "other" { 4 } else { 3 };
+        assert_eq!(found.len(), containers, "{overlay}: {:?}", found.keys());
         for (who, (args, variables)) in &found {
-            assert!(variables.len() > 3, "{overlay}: {who} has no settings");
-            // Only the service embeds: the others need no key.
-            if who.starts_with("Deployment/") {
-                assert_eq!(refused(args, variables).await, None, "{overlay}: {who}");
-            }
+            assert!(variables.contains_key("DATABASE_URL"), "{overlay}: {who} has no settings");
+            assert_eq!(refused(args, variables).await, None, "{overlay}: {who}");
         }
     }
 }
@@ -106,6 +105,24 @@ async fn a_setting_a_value_and_a_command_that_the_program_does_not_know_are_foun
         let refused = refuses(command, variable, value).await;
         assert!(refused.as_ref().is_some_and(|why| why.contains(told)), "{command}: {refused:?}");
     }
+}
+
+/// The adapter's rule is applied to another cluster's part: nothing else holds it to the scaler.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_adapter_gives_the_scaler_its_number_from_a_metric_of_the_program() {
+    let component = root().join("deploy/kubernetes/components/horizontal-pod-autoscaler");
+    let read = |name: &str| std::fs::read_to_string(component.join(name)).unwrap();
+    let rules = &parsed(&read("adapter-rules.yaml"))[0];
+    let scaler = &parsed(&read("horizontal-pod-autoscaler.yaml"))[0];
+    let asked = at(scaler, "/spec/metrics/0/external/metric/name");
+    assert_eq!(at(rules, "/externalRules/0/name/as"), asked);
+    let series = at(rules, "/externalRules/0/seriesQuery").as_str().unwrap();
+    let (metric, labels) = series.split_once('{').unwrap();
+    let reference = run(&mut program(&["config", "--metrics"])).await.stdout;
+    let line = reference.lines().find(|line| line.starts_with(&format!("| `{metric}` |")));
+    let line = line.expect(metric);
+    assert!(line.contains("| `state` |") && line.contains("`pending`"), "{line}");
+    assert!(labels.contains("state=\"pending\""), "{labels}");
 }
 
 /// The query of the scaler, in a database with tasks in each state that counts or does not.

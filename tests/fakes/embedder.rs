@@ -2,6 +2,7 @@
 //! over a real one.
 
 use std::sync::{Arc, Mutex};
+use std::time::Instant;
 
 use async_trait::async_trait;
 use embedding_recovery::domain::failure::Failure;
@@ -87,6 +88,10 @@ impl Embedder for FaultyEmbedder {
     fn share(&self, replicas: u32) {
         self.called("share");
         self.inner.share(replicas);
+    }
+
+    fn paused_until(&self) -> Option<Instant> {
+        self.inner.paused_until()
     }
 
     async fn embed(&self, inputs: &[String]) -> Result<Embedded, Failure> {

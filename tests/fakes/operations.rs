@@ -28,6 +28,8 @@ pub struct State {
     pub actions: Vec<(Uuid, ActionState)>,
     /// Each call of the inspector fails with this.
     pub failure: Option<Failure>,
+    /// The overview is never answered.
+    pub hangs: bool,
     /// Each action is refused with this.
     pub refusal: Option<Refusal>,
     /// Each action, as `what argument by whom`.
@@ -113,6 +115,9 @@ pub fn dead_letter(recording_id: i64, title: &str) -> DeadLetter {
 #[async_trait]
 impl Inspector for FakeOperations {
     async fn overview(&self) -> Result<Overview, Failure> {
+        if self.state().hangs {
+            std::future::pending().await
+        }
         self.look(|state| {
             state.looks += 1;
             state.overview.clone().unwrap_or_else(quiet)

@@ -207,6 +207,7 @@ Store {
     forget_completed(after: Duration, rows_max: u32) -> u64;
     reconcile(model: &Model, rows_max: u32) -> u64;
     take_tick(schedule: &str, at: DateTime<Utc>) -> bool;
+    take_missed_tick(schedule: &str, at: DateTime<Utc>) -> bool;
     note_cron(schedule: &str, cron: &str) -> ();
     roll_up_history() -> u64;
     now() -> DateTime<Utc>;

@@ -10,7 +10,7 @@ use hyper_util::client::legacy::connect::HttpConnector;
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
-use super::eventually;
+use super::{eventually, skipped};
 
 /// A window of its own, with an empty profile; gone when closed.
 pub struct Browser {
@@ -24,7 +24,7 @@ impl Browser {
     /// `None`, with a printed reason, where no browser is installed.
     pub async fn open() -> Option<Self> {
         let Some(mut driver) = start_driver() else {
-            println!("skipped: chromedriver is not installed");
+            skipped("chromedriver is not installed");
             return None;
         };
         // For the requests below; fails only where another test was first.

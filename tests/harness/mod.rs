@@ -11,6 +11,7 @@ pub mod service;
 pub mod tls;
 
 use std::future::Future;
+use std::io::Write;
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
 use std::sync::OnceLock;
@@ -119,12 +120,26 @@ pub async fn within_deadline<T>(what: &str, future: impl Future<Output = T>) -> 
     }
 }
 
+/// Says that a test looks at less than it could, where a runner that keeps what passing tests print does
+/// not hide it. Fails where `TEST_NOTHING_SKIPPED` says that everything which can be had is here.
+pub fn skipped(what: &str) {
+    let is_denied = std::env::var_os("TEST_NOTHING_SKIPPED").is_some_and(|value| value == "1");
+    assert!(!is_denied, "skipped, and nothing may be: {what}");
+    skipped_for_good_reason(what);
+}
+
+/// The same where what is missing cannot be had everywhere: it fails nowhere.
+pub fn skipped_for_good_reason(what: &str) {
+    // Not `eprintln!`, whose lines the runner keeps.
+    let _ = std::io::stderr().write_all(format!("skipped: {what}\n").as_bytes());
+}
+
 /// The shared recordings, or `None` with a printed reason.
 pub fn shared_recordings() -> Option<PathBuf> {
     let path =
         PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../shared/recordings/recordings.jsonl.gz");
     if !path.exists() {
-        println!("skipped: {} is not here", path.display());
+        skipped_for_good_reason(&format!("{} is not here", path.display()));
         return None;
     }
     Some(path)

@@ -5,7 +5,7 @@ use std::process::{Child, Command, Stdio};
 
 use sqlx::postgres::PgConnectOptions;
 
-use super::{TestDatabase, eventually};
+use super::{TestDatabase, eventually, skipped};
 
 /// The running pooler; ended with it.
 pub struct PgBouncer {
@@ -19,7 +19,7 @@ impl PgBouncer {
     /// is not installed.
     pub async fn before(database: &TestDatabase, mode: &str, further: &str) -> Option<Self> {
         let Some(program) = program() else {
-            println!("skipped: pgbouncer is not installed");
+            skipped("pgbouncer is not installed");
             return None;
         };
         let directory = tempfile::tempdir().unwrap();

@@ -8,6 +8,7 @@ use serde_json::{Value, json};
 
 use super::rules::{FILES, alerts};
 use super::{list, names, path, string, text, yaml};
+use crate::harness::skipped;
 
 const FOLDER: &str = "observability/prometheus";
 
@@ -23,7 +24,7 @@ pub(super) fn either(names: &[&str]) -> Option<Command> {
     };
     let found = names.iter().find(|name| is_there(name));
     if found.is_none() {
-        println!("skipped: {} is not installed", names[0]);
+        skipped(&format!("{} is not installed", names[0]));
     }
     found.map(Command::new)
 }
@@ -172,4 +173,23 @@ fn secrets_of_the_receivers_are_files_and_all_three_are_there() {
         assert!(named.contains(&format!("/run/secrets/{secret}").as_str()), "{named:?}");
     }
     assert_eq!(mails, 1);
+}
+
+/// This very binary, where no tool is on the PATH.
+#[test]
+fn a_test_that_skips_says_so_past_the_runner_and_fails_where_nothing_may_be_skipped() {
+    let without_tools = |denied: Option<&str>| {
+        let mut test = Command::new(std::env::current_exe().unwrap());
+        test.args(["--exact", "observability::tools::promtool_refuses_a_rule_that_is_no_promql"]);
+        test.env("PATH", "").env_remove("TEST_NOTHING_SKIPPED");
+        test.envs(denied.map(|value| ("TEST_NOTHING_SKIPPED", value))).output().unwrap()
+    };
+    let passed = without_tools(None);
+    assert!(passed.status.success(), "{passed:?}");
+    assert!(String::from_utf8_lossy(&passed.stdout).contains("1 passed"), "{passed:?}");
+    let said = String::from_utf8_lossy(&passed.stderr);
+    assert!(said.contains("skipped: promtool is not installed\n"), "{said}");
+    let failed = without_tools(Some("1"));
+    assert!(!failed.status.success(), "{failed:?}");
+    assert!(told(&failed).contains("nothing may be"), "{failed:?}");
 }

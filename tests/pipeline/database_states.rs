@@ -59,7 +59,8 @@ const STATES: [State; 6] = [
     },
 ];
 
-const TERMINATE: &str = "; select pg_terminate_backend(pid) from pg_stat_activity
+/// Sent by itself: as long as what keeps the role out is not committed, it may come in again.
+const TERMINATE: &str = "select pg_terminate_backend(pid) from pg_stat_activity
     where usename = '{role}'";
 const GRANT: &str = "grant all on all tables in schema public to {role};
     grant all on all sequences in schema public to {role}";
@@ -81,7 +82,8 @@ async fn pauses_and_goes_on(state: &State) {
     scene.fake.hold();
     let tree = scene.serve().await;
     scene.fake.wait_for_requests(2).await;
-    scene.database.execute(&named(&format!("{}{TERMINATE}", state.begin))).await;
+    scene.database.execute(&named(state.begin)).await;
+    scene.database.execute(&named(TERMINATE)).await;
     scene.store.wait_until_unavailable(1).await;
     scene.database.import(&[call(3, 3)]).await;
     scene.fake.release();
@@ -94,7 +96,8 @@ async fn pauses_and_goes_on(state: &State) {
         let told = "select count(*) = 1 from workers where database_trouble like '%permission denied for table%'";
         scene.database.wait_until(told).await;
     }
-    scene.database.execute(&named(&format!("{}{TERMINATE}", state.end))).await;
+    scene.database.execute(&named(state.end)).await;
+    scene.database.execute(&named(TERMINATE)).await;
     scene.database.wait_until_settled(&tree).await;
     for recording_id in [1, 2, 3] {
         assert_eq!(scene.attempts(recording_id).await, ["completed"], "{}", state.name);

@@ -248,3 +248,15 @@ async fn a_recording_of_many_chunks_is_stored_patiently_from_its_first_attempt()
     assert_eq!(scene.searchable(1).await, 8);
     scene.end(tree).await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn all_runs_that_were_asked_for_are_carried_out_also_where_one_notification_tells_of_them() {
+    let scene = one_dead_letter().await;
+    for _ in 0..3 {
+        scene.database.store.run(Part::Main, "ann").await.unwrap();
+    }
+    let tree = scene.serve().await;
+    let ended = "select count(*) = 3 and bool_and(outcome is not null) from admin_actions";
+    scene.database.wait_until(ended).await;
+    scene.end(tree).await;
+}

@@ -47,9 +47,9 @@ fn panics() -> impl Iterator<Item = Panic> {
         "begin_main_run",
         "note_main_tick",
     ];
-    // A listener listens once, and for as long as it lives; a worker signs off once. Crons are noted
-    // once by each actor that has one.
-    let once = ["listen", "sign_off", "note_cron"];
+    // A listener listens once, and for as long as it lives; a worker signs off once. Crons are noted,
+    // and missed ticks taken, once by each actor that has one.
+    let once = ["listen", "sign_off", "note_cron", "take_missed_tick"];
     let operations = OPERATIONS.iter().filter(move |operation| !not_called.contains(operation));
     operations.flat_map(move |operation| {
         let whens: &[_] = match once.contains(operation) {

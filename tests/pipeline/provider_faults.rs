@@ -118,14 +118,21 @@ async fn needs_a_person(reply: Reply, class: &str) {
     let tree = scene.serve().await;
     assert!(until_open(&tree).await.circuit.unwrap().needs_a_person());
     for recording_id in [1, 2] {
-        let task = scene.task(recording_id).await;
-        assert_eq!((task.status.as_str(), task.attempts), ("pending", 0));
-        assert_eq!(scene.attempts(recording_id).await, [format!("released {class}")]);
+        // A claim that was under way when the breaker opened may have taken it once more.
+        scene.wait_for_task(recording_id, |task| task.status == "pending").await;
+        assert_eq!(scene.task(recording_id).await.attempts, 0);
+        let attempts = scene.attempts(recording_id).await;
+        let released = format!("released {class}");
+        assert!(
+            attempts.len() <= 2 && attempts.iter().all(|told| *told == released),
+            "{attempts:?}"
+        );
     }
     scene.fake.recover();
     let counts = scene.database.wait_until_settled(&tree).await;
     assert_eq!(counts.completed, 2);
-    assert_eq!(scene.task(1).await.summary(), ("completed", 1, 1));
+    let task = scene.task(1).await;
+    assert_eq!((task.status.as_str(), task.attempts), ("completed", 1));
     assert_eq!(scene.bought_once(), 8);
     scene.end(tree).await;
 }

@@ -2,11 +2,14 @@
 
 use std::time::Duration;
 
+use chrono::{DateTime, Utc};
 use embedding_recovery::actors::TreeSettings;
+use embedding_recovery::domain::failure::Failure;
 use embedding_recovery::domain::retry::RecoveryPolicy;
 
 use super::scene::{Scene, is_turn};
 use crate::fakes::openai::Reply;
+use crate::fakes::store::Fault;
 use crate::harness::calls::call;
 
 /// Recordings of which the provider fails on two in three: never on three in a row.
@@ -106,5 +109,37 @@ async fn a_run_whose_first_three_fail_alike_stops_and_says_so() {
         .database
         .wait_until("select count(*) > 0 from runs where stopped_because like 'the first 3 failed alike: provider_rejects_item%' and taken = 3 and failed = 3")
         .await;
+    scene.end(tree).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_tick_that_fell_while_no_process_was_there_is_made_up_for_at_once() {
+    let scene = forty_dead_letters().await;
+    // The schedule of tests fires at the end of February of leap years.
+    let before = "update schedules set last_tick = '2023-01-01' where name like 'recovery %'";
+    scene.database.execute(before).await;
+    let tree = scene.database.serve(scene.settings()).await;
+    let done = "select count(*) = 60 from embedding_queue where status = 'completed'";
+    scene.database.wait_until(done).await;
+    let runs = "select bool_and(cause = 'schedule') from runs where part = 'recovery'";
+    assert!(scene.database.value::<bool>(runs).await);
+    scene.end(tree).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_tick_at_which_the_database_was_away_is_taken_when_it_is_back() {
+    let scene = forty_dead_letters().await;
+    let away = Failure::DatabaseUnavailable { message: "the test says so".into() };
+    let now: DateTime<Utc> = scene.database.value("select clock_timestamp()").await;
+    // Once a year, and in ten seconds: the tree stands by then.
+    let soon = (now + Duration::from_secs(10)).format("%-S %-M %-H %-d %-m *").to_string();
+    scene.store.fail("take_tick", 1, Fault::Fail(away));
+    let mut settings = scene.settings();
+    settings.schedule = settings.recovery.schedule.clone();
+    settings.recovery.schedule = soon.parse().unwrap();
+    let tree = scene.database.serve(settings).await;
+    scene.store.wait_until_struck("take_tick", 1).await;
+    let done = "select count(*) = 60 from embedding_queue where status = 'completed'";
+    scene.database.wait_until(done).await;
     scene.end(tree).await;
 }

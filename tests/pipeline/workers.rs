@@ -58,6 +58,23 @@ async fn a_worker_says_why_it_claims_nothing_and_until_when() {
     scene.end(tree).await;
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn a_worker_says_within_seconds_until_when_the_rate_limit_holds_it_back() {
+    let scene = Scene::new().await;
+    scene.database.import(&[call(1, 3)]).await;
+    scene.fake.script([Reply::RateLimited { retry_after: Duration::from_secs(20) }]);
+    // The next renewal is far away.
+    let settings = TreeSettings { lease: Duration::from_secs(600), ..scene.settings() };
+    let tree = scene.database.serve(settings).await;
+    let told = "select count(*) = 1 from workers where provider_trouble is null
+        and provider_paused_until between clock_timestamp() and clock_timestamp() + interval '20 s'";
+    scene.database.wait_until(told).await;
+    scene.database.wait_until_settled(&tree).await;
+    scene.database.wait_until("select provider_paused_until is null from workers").await;
+    assert_eq!(scene.task(1).await.summary(), ("completed", 1, 0));
+    scene.end(tree).await;
+}
+
 /// A replica whose API calls are under a ceiling of four a second, all replicas together.
 async fn replica(scene: &Scene) -> (Tree, Arc<OpenAiEmbedder>) {
     let ceiling = Ceiling { requests_per_minute: Some(240), tokens_per_minute: Some(500_000) };

@@ -4,12 +4,13 @@ use super::{calls_file, meeting};
 use crate::harness::TestDatabase;
 use crate::harness::program::{program, run};
 
-const EVERY_COMMAND: [&str; 22] = [
+const EVERY_COMMAND: [&str; 23] = [
     "demo",
     "migrate",
     "import",
     "enqueue",
     "serve",
+    "backlog",
     "reembed",
     "search",
     "monitor",

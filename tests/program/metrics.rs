@@ -136,6 +136,8 @@ fn what_was_done_is_counted(now: &Scrape, fake: &FakeOpenAi) {
     assert_eq!(value("recoveries_total", &outcome("succeeded")), Some(1.0));
     assert_eq!(value("recoveries_total", &outcome("failed")), Some(0.0));
     assert_eq!(value("dead_letters_total", &[("error_type", "chunk_refused")]), Some(1.0));
+    // A reason that nobody had yet is there too: its first case must be seen to come.
+    assert_eq!(value("dead_letters_total", &[("error_type", "stalled")]), Some(0.0));
     assert_eq!(value("retries_total", &[]), Some(1.0));
     let retried =
         [("part", "main"), ("outcome", "retried"), ("error_type", "provider_rejects_item")];
@@ -227,11 +229,11 @@ async fn of_a_database_that_is_away_nothing_old_is_told() {
     let up = async || service.scrape().await.value("embedding_recovery_database_up", &[]);
     eventually("the database is seen", async || up().await == Some(1.0)).await;
     assert_eq!(service.scrape().await.of(tasks).count(), 5);
-    let gone = format!(
-        "alter role {role} nologin;
-         select pg_terminate_backend(pid) from pg_stat_activity where usename = '{role}'"
-    );
-    database.execute(&gone).await;
+    // By itself: as long as it is not committed, who is thrown out may come in again.
+    database.execute(&format!("alter role {role} nologin")).await;
+    let throw_out =
+        format!("select pg_terminate_backend(pid) from pg_stat_activity where usename = '{role}'");
+    database.execute(&throw_out).await;
     eventually("it is away", async || up().await == Some(0.0)).await;
     let away = service.scrape().await;
     for name in ["tasks", "queue_oldest_age_seconds", "workers", "paused"] {

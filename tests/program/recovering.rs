@@ -41,6 +41,9 @@ async fn without_a_service_recover_does_the_work_itself_and_verify_is_content() 
     assert!(dry.stdout.contains("16 chunks, 14 stored already"), "{dry:?}");
     assert!(dry.stdout.contains("2 tried within the hour: only with --force"), "{dry:?}");
     assert!(dry.stdout.ends_with("2 dead letters; nothing was changed\n"), "{dry:?}");
+    let unknown = command(&database, &fake, &["recover", "77", "--dry-run"]).await;
+    assert_eq!(unknown.code, Some(1), "{unknown:?}");
+    assert!(unknown.stderr.contains("no recording 77 is stored"), "{unknown:?}");
     let refused = command(&database, &fake, &["recover", "1"]).await;
     assert_eq!(refused.code, Some(1));
     assert!(refused.stderr.contains("it may be tried again at"), "{refused:?}");

@@ -119,7 +119,7 @@ async fn hits_are_printed_for_people_and_as_json() {
         assert_eq!(ended.stderr, "nothing found\n");
         let ended = run(search(&database, none).arg("--json")).await;
         assert_eq!(ended.code, Some(1));
-        assert_eq!(ended.stdout, "{\"words_only\":null,\"hits\":[]}\n");
+        assert_eq!(ended.stdout, "{\"words_only\":null,\"exact_scan\":false,\"hits\":[]}\n");
     }
 }
 

@@ -6,10 +6,10 @@ use tokio::process::Command;
 
 use super::serving::serve;
 use crate::fakes::openai::{FakeOpenAi, Reply};
-use crate::harness::TestDatabase;
 use crate::harness::calls::call;
 use crate::harness::probes::Service;
 use crate::harness::program::run;
+use crate::harness::{TestDatabase, skipped_for_good_reason};
 
 /// A migration of a later release that only adds: a column to every table, a table, and itself.
 const LATER: &str = "do $$ begin
@@ -71,8 +71,8 @@ async fn previous_release() -> PathBuf {
     if let Some(program) = std::env::var_os("PREVIOUS_PROGRAM") {
         return program.into();
     }
-    let Some(tag) = newest_tag().await else {
-        println!("there is no release yet: this program stands in for the one before");
+    let Some(tag) = newest_tag(Path::new(env!("CARGO_MANIFEST_DIR"))).await else {
+        skipped_for_good_reason("no release is before this: the program stands in for it");
         return own;
     };
     let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join("previous").join(&tag);
@@ -86,6 +86,7 @@ async fn previous_release() -> PathBuf {
         );
         let built = Command::new("sh")
             .args(["-c", &build])
+            .current_dir(env!("CARGO_MANIFEST_DIR"))
             .env_remove("CARGO_TARGET_DIR")
             .status()
             .await
@@ -95,15 +96,30 @@ async fn previous_release() -> PathBuf {
     program
 }
 
-/// The newest release, by its tag: `v1.2.3`.
-async fn newest_tag() -> Option<String> {
+/// The newest release before this commit, by its tag (`v1.2.3`): one that this commit carries is this
+/// release itself.
+async fn newest_tag(repository: &Path) -> Option<String> {
     let listed = Command::new("git")
         .args(["tag", "--list", "v[0-9]*", "--sort=-v:refname"])
-        .current_dir(env!("CARGO_MANIFEST_DIR"))
+        .args(["--merged", "HEAD", "--no-contains", "HEAD"])
+        .current_dir(repository)
         .output()
         .await;
     let tags = String::from_utf8(listed.ok()?.stdout).ok()?;
     tags.lines().next().map(str::to_owned)
+}
+
+#[tokio::test]
+async fn the_release_before_is_none_that_this_commit_carries_and_none_of_another_branch() {
+    let folder = tempfile::tempdir().unwrap();
+    let make = "git init -q -b main && git config user.name a && git config user.email a@b.c
+        commit() { git commit -q --allow-empty -m \"$1\"; }
+        commit 1 && git tag v1.2.0 && commit 2 && git tag v1.10.0
+        git checkout -q -b other && commit 3 && git tag v2.0.0 && git checkout -q main
+        commit 4 && git tag v1.11.0";
+    let made = Command::new("sh").args(["-ec", make]).current_dir(folder.path()).status().await;
+    assert!(made.unwrap().success());
+    assert_eq!(newest_tag(folder.path()).await.as_deref(), Some("v1.10.0"));
 }
 
 #[tokio::test(flavor = "multi_thread")]

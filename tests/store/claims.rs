@@ -55,6 +55,24 @@ async fn many_workers_lease_each_recording_once_while_others_enqueue_it_again() 
     assert_eq!(number(&database, tokens).await, i64::from(TASKS));
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn a_claim_goes_through_no_more_of_a_long_queue_than_it_takes() {
+    let database = database().await;
+    plain_calls(&database, "alice", 3_000).await;
+    let everything = JobRequest { selection: Selection::All, user_id: None, priority: 0 };
+    database.store.enqueue(&everything).await.unwrap();
+    database.execute("analyze embedding_queue").await;
+    let claimed = database.store.claim(Uuid::new_v4(), MODEL, ClaimOf::Healthy(5), LEASE).await;
+    assert_eq!(claimed.unwrap().tasks.len(), 5);
+    // A session tells what it did once it has nothing to do.
+    database
+        .wait_until("select idx_scan > 0 from pg_stat_user_indexes where indexrelname = 'embedding_queue_waiting_idx'")
+        .await;
+    let read = "select idx_tup_read from pg_stat_user_indexes where indexrelname = 'embedding_queue_claim_idx'";
+    let read = number(&database, read).await;
+    assert!(read < 100, "{read} tasks were read to claim 5");
+}
+
 #[tokio::test]
 async fn priority_comes_first_then_the_newest_and_an_hour_of_waiting_is_a_step() {
     let database = database().await;

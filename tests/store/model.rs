@@ -1,5 +1,6 @@
 //! The model: one for a database, refused where it differs, and its index.
 
+use embedding_recovery::domain::index_build::IndexBuild;
 use embedding_recovery::postgres::ModelError;
 use futures::future::join_all;
 
@@ -94,6 +95,23 @@ async fn an_invalid_index_left_by_a_failed_build_is_built_anew() {
     database.execute("delete from transcript_chunks").await;
     assert!(database.store.use_model(&of("model", 8)).await.unwrap().indexed);
     assert_eq!(text(&database, &valid).await, "t");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn with_too_little_shared_memory_for_several_workers_one_builds_the_index() {
+    let database = TestDatabase::new().await;
+    let model = of("model", 8);
+    let mut load = database.store.begin_backlog_load().await.unwrap();
+    let used = database.store.use_model(&model).await.unwrap();
+    assert!(used.indexed && used.postponed);
+    assert_eq!(number(&database, &format!("select count(*) from ({HNSW}) i")).await, 0);
+    // More than any machine has, and workers even for an empty table.
+    database.execute("alter table transcript_chunks set (parallel_workers = 2)").await;
+    let build = IndexBuild { memory_mb: 1_000_000, workers: 2 };
+    assert!(load.build_index(&model, build, &mut |_| {}).await.unwrap());
+    assert_eq!(text(&database, &format!("select split_part(({HNSW}), ' ', 1)")).await, "t");
+    load.end().await.unwrap();
+    assert!(!database.store.use_model(&model).await.unwrap().postponed);
 }
 
 #[tokio::test(flavor = "multi_thread")]

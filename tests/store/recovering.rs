@@ -4,8 +4,10 @@
 use std::time::Duration;
 
 use embedding_recovery::domain::failure::Failure;
+use embedding_recovery::domain::part::Part;
 use embedding_recovery::domain::task::Settlement;
-use embedding_recovery::ports::operator::{Operator, RecoverRecording};
+use embedding_recovery::ports::inspector::Inspector;
+use embedding_recovery::ports::operator::{Operator, RecoverMany, RecoverRecording};
 use embedding_recovery::ports::{ClaimOf, Occasion, Runs, Store};
 use uuid::Uuid;
 
@@ -118,4 +120,83 @@ async fn nothing_is_recovered_beside_a_suspect_and_no_suspect_is_claimed_beside_
     assert!(suspects().await.is_empty(), "a suspect was claimed beside a recovery");
     // Another worker is another process.
     assert_eq!(claim(&database, ClaimOf::Suspect).await.len(), 1);
+}
+
+/// Two dead letters, 1 and 2.
+async fn two_dead() -> TestDatabase {
+    let database = database().await;
+    database.import(&[call(1, &["a"]), call(2, &["b"])]).await;
+    for task in claim(&database, ClaimOf::Healthy(2)).await {
+        let dead = Settlement::DeadLetter { permanent: false };
+        assert!(
+            database.store.settle(&task.lease, &Failure::StatementTimeout, &dead).await.unwrap()
+        );
+    }
+    database
+}
+
+#[tokio::test]
+async fn a_recording_stays_with_whoever_asked_first_and_all_who_asked_are_told_of_its_end() {
+    let database = two_dead().await;
+    let many = || {
+        let requested_by = "ann".into();
+        database.store.recover_many(RecoverMany {
+            fingerprint: None,
+            force: true,
+            requested_by,
+            trace: None,
+        })
+    };
+    let first = many().await.unwrap();
+    force(&database, 1).await;
+    let third = many().await.unwrap();
+    assert_eq!((first.requested, third.requested), (2, 2));
+    let outcomes =
+        "select string_agg(coalesce(outcome, '-'), ', ' order by requested_at) from admin_actions";
+    assert_eq!(text(&database, outcomes).await, "-, -, -", "an action took over another's");
+    for task in recover(&database).await {
+        let permanent = Settlement::DeadLetter { permanent: task.key.recording_id == 2 };
+        assert!(database.store.settle(&task.lease, &Failure::Panicked, &permanent).await.unwrap());
+    }
+    let told = text(&database, outcomes).await;
+    assert!(told.starts_with("0 of 2 completed, dead_letter: "), "{told}");
+    assert!(told.ends_with(", 0 of 2 completed"), "{told}");
+    let joined = "select count(*) from embedding_queue where recovery_joined <> '{}'";
+    assert_eq!(number(&database, joined).await, 0);
+    assert_sound(&database).await;
+}
+
+#[tokio::test]
+async fn a_run_of_a_process_that_is_gone_ends_and_so_does_what_asked_for_it() {
+    let database = database().await;
+    let store = &database.store;
+    store.run(Part::Main, "ann").await.unwrap();
+    let lost = Uuid::new_v4();
+    assert!(store.begin_main_run(lost).await.unwrap().is_some());
+    // It may not have signed on yet.
+    let another = Uuid::new_v4();
+    assert_eq!(store.begin_main_run(another).await, Ok(None));
+    let ended = "select coalesce((select outcome from admin_actions), '-') || coalesce((select ', ' || stopped_because from runs), '')";
+    assert_eq!(text(&database, ended).await, "-");
+    database.execute("update runs set started_at = started_at - interval '2 min'").await;
+    assert_eq!(store.begin_main_run(another).await, Ok(None));
+    let stopped = "stopped: its process ended, its process ended";
+    assert_eq!(text(&database, ended).await, stopped);
+}
+
+#[tokio::test]
+async fn a_deleted_recording_is_found_and_explained_while_its_task_is_open() {
+    let database = two_dead().await;
+    database.execute("delete from fathom_calls where recording_id = 1").await;
+    let store = &database.store;
+    let found = store.find(1, None).await.unwrap();
+    assert_eq!(found.len(), 1);
+    let explanation = store.explain(&found[0]).await.unwrap().expect("an explanation");
+    assert_eq!(explanation.state.as_deref(), Some("dead_letter"));
+    assert_eq!(explanation.waits_for, "a person: the recording was deleted");
+    let way_out = "embedding-recovery discard 1 --reason deleted";
+    assert_eq!(explanation.way_out.as_deref(), Some(way_out));
+    database.execute("delete from embedding_queue where recording_id = 1").await;
+    assert_eq!(store.find(1, None).await, Ok(vec![]));
+    assert_eq!(store.explain(&found[0]).await, Ok(None));
 }

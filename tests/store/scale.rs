@@ -80,6 +80,7 @@ async fn ask_everything(database: &TestDatabase) {
         slots: 10,
         in_flight: 0,
         provider_trouble: None,
+        provider_paused_for: None,
         database_trouble: None,
     };
     store.heartbeat(&state, LEASE).await.unwrap();

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use embedding_recovery::ports::inspector::Inspector;
 use embedding_recovery::ports::{ProviderTrouble, Store, WorkerState};
 use uuid::Uuid;
 
@@ -14,6 +15,7 @@ fn worker(model_name: &str) -> WorkerState {
         slots: 10,
         in_flight: 3,
         provider_trouble: None,
+        provider_paused_for: None,
         database_trouble: None,
     }
 }
@@ -47,6 +49,26 @@ async fn a_heartbeat_tells_of_the_provider_and_until_when() {
     (worker.provider_trouble, worker.in_flight) = (None, 0);
     database.store.heartbeat(&worker, LEASE).await.unwrap();
     assert_eq!(text(&database, told).await, "10 0 fine");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_heartbeat_tells_until_when_the_rate_limit_holds_requests_back() {
+    let database = database().await;
+    let mut worker = worker(MODEL);
+    let told = async || database.store.overview().await.unwrap().workers.remove(0);
+    worker.provider_paused_for = Some(Duration::from_secs(80));
+    database.store.heartbeat(&worker, LEASE).await.unwrap();
+    let left = told().await.provider_paused_until.unwrap() - chrono::Utc::now();
+    assert!((60..=90).contains(&left.num_seconds()), "{left}");
+    // A pause that is over is none, also where its worker has not said so yet.
+    database.execute("update workers set provider_paused_until = now() - interval '1 s'").await;
+    assert_eq!(told().await.provider_paused_until, None);
+    worker.provider_paused_for = None;
+    database.store.heartbeat(&worker, LEASE).await.unwrap();
+    assert_eq!(
+        text(&database, "select coalesce(provider_paused_until::text, 'none') from workers").await,
+        "none"
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -73,7 +73,7 @@ async fn no_signal_holds_a_word_of_a_transcript_nor_the_key_nor_the_password() {
     let holds = |bytes: &[u8], word: &str| {
         bytes.windows(word.len()).any(|window| window == word.as_bytes())
     };
-    for path in ["/v1/traces", "/v1/logs"] {
+    for path in ["/v1/traces", "/v1/metrics", "/v1/logs"] {
         let sent = exported.iter().any(|(sent_to, body)| sent_to == path && !body.is_empty());
         assert!(sent, "nothing was sent to {path}");
     }

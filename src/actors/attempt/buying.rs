@@ -48,10 +48,8 @@ impl Attempt {
     /// Buys the vectors of the missing chunks and stores each request's as it comes. A chunk that
     /// is refused does not keep the others from being stored. Returns the tokens bought.
     pub(super) async fn embed(&self, plan: &Plan, missing: &[u32]) -> Result<u64, Failure> {
-        let sizes: Vec<usize> = missing
-            .iter()
-            .map(|index| plan.chunks[*index as usize].embedded_text(&plan.recording).len())
-            .collect();
+        let sizes: Vec<usize> =
+            missing.iter().map(|index| plan.embedded_bytes[*index as usize]).collect();
         let mut limits = self.embedder.limits();
         limits.inputs_max = limits.inputs_max.min(REQUEST_INPUTS_MAX);
         let refused = Mutex::new(Vec::new());

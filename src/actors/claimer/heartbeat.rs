@@ -22,7 +22,8 @@ pub(in crate::actors) struct Trouble {
 
 impl ClaimerState {
     /// Renews the leases and this worker's own row.
-    pub(super) async fn renew_all(&self) {
+    pub(super) async fn renew_all(&mut self) {
+        self.paused_until = self.arguments.embedder.paused_until();
         // Side by side: one that hangs must not keep the other from being in time.
         let (leases, own_row) = tokio::join!(self.renew(), self.report());
         self.arguments.renewed.send_replace(match leases.and(own_row) {
@@ -58,6 +59,16 @@ impl ClaimerState {
         }
     }
 
+    /// Says soon when a pause for the rate limit begins or ends: a renewal may be minutes away.
+    pub(super) async fn note_limit(&mut self) {
+        let paused_until = self.arguments.embedder.paused_until();
+        if paused_until != self.paused_until {
+            self.paused_until = paused_until;
+            // What fails is told with the next renewal.
+            let _ = self.report().await;
+        }
+    }
+
     /// Says that this worker is alive and how it fares, and learns how many share the provider.
     pub(super) async fn report(&self) -> Result<(), Failure> {
         let arguments = &self.arguments;
@@ -72,6 +83,9 @@ impl ClaimerState {
             slots: arguments.slots,
             in_flight: self.held.tokens.len() as u32,
             provider_trouble: trouble,
+            provider_paused_for: self
+                .paused_until
+                .map(|until| until.saturating_duration_since(Instant::now())),
             // Whoever waits for a right asks for it again more often than this.
             database_trouble: arguments.outages.forbidden_within(every),
         };

@@ -141,7 +141,7 @@ const views = (() => {
         h("div", { class: "grow tall" },
           h("h3", {}, group.example),
           h("p", { class: "soft" }, many(group.count, "recording"),
-            group.oldest_at ? [", the oldest died ", time(group.oldest_at)] : "",
+            group.oldest_at ? [", one was last tried ", time(group.oldest_at)] : "",
             next ? [", the next is ", again(next)] : "",
             group.permanent > 0 ? `, ${wait(group.permanent)}` : "")),
         (group.count > 1 || rows.length === 0) && button(`Recover these ${number(group.count)}`, key, (node) => acts.recoverMany(group.fingerprint, group.count, node), { name: `Recover these ${group.count}: ${group.example}`, asked: acts.asked(key) })),
@@ -206,6 +206,8 @@ const views = (() => {
       ? h("span", { class: "bad" }, "Waits: ", worker.database_trouble)
       : worker.provider_trouble
       ? h("span", { class: "bad" }, "Claims nothing: ", worker.provider_trouble, worker.provider_asked_at ? [", asks again ", time(worker.provider_asked_at)] : "")
+      : worker.provider_paused_until
+      ? h("span", { class: "bad" }, "Rate limited, goes on ", time(worker.provider_paused_until))
       : "Provider answers";
     const rows = overview.workers.map((worker) =>
       [worker.host, worker.model, `${worker.in_flight} of ${worker.slots}`, [state(worker)], [time(worker.started_at)], worker.version]);

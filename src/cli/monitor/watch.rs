@@ -44,6 +44,11 @@ pub(super) async fn watch(
         };
         let page = match &look {
             Ok(look) => look.printed(json)?,
+            // Whoever reads objects gets nothing else.
+            Err(failure) if json => {
+                eprintln!("nothing to look at: {failure}");
+                String::new()
+            }
             Err(failure) => format!("nothing to look at: {failure}\n"),
         };
         state = look.map_or(HealthState::Critical, |look| look.health.state);

@@ -38,6 +38,8 @@ pub enum IndexState {
     Invalid,
     /// There is none.
     Missing,
+    /// There is none until the backlog load that is under way ends.
+    Postponed,
     /// The model has more dimensions than an index takes.
     Impossible,
 }
@@ -215,6 +217,13 @@ fn index(facts: &SchemaFacts) -> Finding {
                 CHECK,
                 "the model has more than 4000 dimensions: search looks at every chunk",
                 "set EMBEDDING_DIMENSIONS to less, with another database",
+            );
+        }
+        Some(IndexState::Postponed) => {
+            return Finding::warning(
+                CHECK,
+                "a backlog load is under way: search looks at every chunk until it ends",
+                "wait for it; where it is broken off, `serve` builds the index",
             );
         }
         Some(IndexState::Invalid) => ("left invalid by a build that was interrupted", true),

@@ -103,6 +103,7 @@ fn an_index_that_must_be_built_is_a_failure_only_for_a_role_that_may_not() {
         (Some(IndexState::Invalid), false, Severity::Failure),
         (Some(IndexState::Valid), false, Severity::Ok),
         (Some(IndexState::Impossible), false, Severity::Warning),
+        (Some(IndexState::Postponed), false, Severity::Warning),
         (None, true, Severity::Ok),
         (None, false, Severity::Failure),
     ] {

@@ -64,7 +64,7 @@ impl Turn<'_> {
     }
 
     fn label_bytes(&self) -> usize {
-        render::label(&self.segments[self.members[0]]).len()
+        render::label_bytes(&self.segments[self.members[0]])
     }
 
     fn whole(&self) -> Piece {

@@ -73,7 +73,14 @@ pub struct Chunk {
 impl Chunk {
     /// SHA-256 of [`Chunk::embedded_text`]: two chunks of one hash and one model have one vector.
     pub fn content_hash(&self, recording: &Recording) -> [u8; 32] {
-        Sha256::digest(self.embedded_text(recording)).into()
+        self.content_hash_and_size(recording).0
+    }
+
+    /// [`Chunk::content_hash`], and the bytes of the text that it is of, which is put together once
+    /// for both.
+    pub fn content_hash_and_size(&self, recording: &Recording) -> ([u8; 32], usize) {
+        let text = self.embedded_text(recording);
+        (Sha256::digest(&text).into(), text.len())
     }
 
     /// Who speaks in it, in order of appearance, each once; names as the source has them, without

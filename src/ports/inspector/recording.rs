@@ -80,7 +80,7 @@ pub struct DeadLetterGroup {
     pub chunks: u64,
     /// Of these, the chunks that are stored and not bought again.
     pub chunks_stored: u64,
-    /// When the oldest died.
+    /// When the one of them was last tried that waits longest.
     pub oldest_at: Option<DateTime<Utc>>,
     /// When the next of them is tried.
     pub next_attempt_at: Option<DateTime<Utc>>,

@@ -7,7 +7,7 @@ use crate::domain::checkup::{Pooling, QueueFacts, SchemaFacts, SchemaState};
 use crate::postgres::adoption::differences;
 use crate::postgres::connection::Session;
 use crate::postgres::schema::{SchemaError, created};
-use crate::postgres::{embedding_models, schema};
+use crate::postgres::{embedding_models, schema, vector_indexes};
 
 /// Where the migrator keeps what it applied.
 const MIGRATIONS_TABLE: &str = "_sqlx_migrations";
@@ -40,7 +40,7 @@ pub(super) async fn look(
             queue = Some(self::queue(connection).await?);
         }
         if let Some(model) = &model {
-            schema.index = Some(embedding_models::index_state(connection, &model.model).await?);
+            schema.index = Some(vector_indexes::index_state(connection, &model.model).await?);
         }
     }
     Ok(DatabaseFacts { server, direct, schema: Some(schema), model, queue })

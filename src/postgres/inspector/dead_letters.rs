@@ -14,9 +14,7 @@ pub(super) async fn dead_letters(
     pool: &Pool,
     query: &DeadLetterQuery,
 ) -> Result<DeadLetters, Failure> {
-    let mut snapshot =
-        pool.begin_with("begin transaction isolation level repeatable read read only").await?;
-    super::super::be_patient(&mut snapshot).await?;
+    let mut snapshot = super::super::begin_patient_snapshot(pool).await?;
     let total = total(&mut snapshot, query).await?;
     let groups = groups(&mut snapshot, query).await?;
     let rows = rows(&mut snapshot, query).await?;

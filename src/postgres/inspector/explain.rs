@@ -18,14 +18,35 @@ const ATTEMPTS_MAX: i64 = 100;
 /// Tasks ahead are counted up to here.
 const AHEAD_MAX: i64 = 10_000;
 
-/// `None` where the recording is not stored.
+/// The recordings of this number, one for each user who holds it; deleted ones while a task of theirs is
+/// open.
+pub(super) async fn find(
+    pool: &Pool,
+    recording_id: i64,
+    user_id: Option<&str>,
+) -> Result<Vec<RecordingKey>, Failure> {
+    let keys = sqlx::query!(
+        r#"select user_id as "user_id!" from fathom_calls
+           where recording_id = $1 and ($2::text is null or user_id = $2)
+           union
+           select user_id from embedding_queue
+           where recording_id = $1 and ($2::text is null or user_id = $2) and status <> 'completed'
+           order by 1"#,
+        recording_id,
+        user_id
+    )
+    .map(|row| RecordingKey { user_id: row.user_id, recording_id })
+    .fetch_all(pool)
+    .await?;
+    Ok(keys)
+}
+
+/// `None` where the recording is not stored and no task of it is open.
 pub(super) async fn explain(
     pool: &Pool,
     key: &RecordingKey,
 ) -> Result<Option<Explanation>, Failure> {
-    let mut snapshot =
-        pool.begin_with("begin transaction isolation level repeatable read read only").await?;
-    super::super::be_patient(&mut snapshot).await?;
+    let mut snapshot = super::super::begin_patient_snapshot(pool).await?;
     let Some(call) = call(&mut snapshot, key).await? else { return Ok(None) };
     let task = newest_task(&mut snapshot, key).await?;
     let attempts = attempts(&mut snapshot, key).await?;
@@ -33,6 +54,8 @@ pub(super) async fn explain(
     snapshot.commit().await?;
     let Standing { waits_for, way_out } = standing(&StandingFacts {
         recording_id: key.recording_id,
+        user_id: call.shares_number.then(|| key.user_id.clone()),
+        is_stored: call.is_stored,
         segments: call.segment_count,
         is_current: call.is_current,
         task: task.as_ref().map(|task| task.facts.clone()),
@@ -71,6 +94,10 @@ pub(super) async fn explain(
 
 struct Call {
     title: Option<String>,
+    /// False where it was deleted.
+    is_stored: bool,
+    /// Another user holds a recording of this number.
+    shares_number: bool,
     segment_count: u64,
     segments_skipped: u64,
     is_current: bool,
@@ -85,7 +112,13 @@ struct Call {
 
 async fn call(connection: &mut Session, key: &RecordingKey) -> Result<Option<Call>, Failure> {
     let call = sqlx::query!(
-        r#"select c.title, s.segments as "segments!", s.skipped as "skipped!",
+        r#"select c.title, c.user_id is not null as "is_stored!",
+                  exists (select from fathom_calls other
+                          where other.recording_id = k.recording_id and other.user_id <> k.user_id)
+                  or exists (select from embedding_queue other
+                             where other.recording_id = k.recording_id and other.user_id <> k.user_id
+                               and other.status <> 'completed') as "shares_number!",
+                  s.segments as "segments!", s.skipped as "skipped!",
                   current.id is not null as "is_current!",
                   (select count(*) from transcript_chunks t where t.chunk_set_id = current.id) as "searchable!",
                   (select count(*) from transcript_chunks t where t.chunk_set_id = building.id) as "stored!",
@@ -95,30 +128,36 @@ async fn call(connection: &mut Session, key: &RecordingKey) -> Result<Option<Cal
                    from workers where alive_until > now()) as provider_trouble,
                   (select by from pauses where part = 'main') as main_paused_by,
                   (select by from pauses where part = 'recovery') as recovery_paused_by
-           from fathom_calls c
+           from (values ($1::text, $2::bigint)) as k (user_id, recording_id)
+           left join fathom_calls c on c.user_id = k.user_id and c.recording_id = k.recording_id
            cross join lateral (
                select count(*) as segments,
                       count(*) filter (where is_deleted is not true
                                          and btrim(coalesce(edited_text, text, ''), E' \t\r\n') = '') as skipped
                from fathom_transcripts t
-               where t.user_id = c.user_id and t.recording_id = c.recording_id
+               where t.user_id = k.user_id and t.recording_id = k.recording_id
            ) s
            left join lateral (
                select b.id from chunk_sets b
                join embedding_models m on m.name = b.model and m.state = 'current'
-               where b.user_id = c.user_id and b.recording_id = c.recording_id and b.state = 'current'
+               where b.user_id = k.user_id and b.recording_id = k.recording_id and b.state = 'current'
            ) current on true
            left join lateral (
                select b.id, b.chunks_expected from chunk_sets b
-               where b.user_id = c.user_id and b.recording_id = c.recording_id and b.state = 'building'
+               where b.user_id = k.user_id and b.recording_id = k.recording_id and b.state = 'building'
                order by b.created_at desc limit 1
            ) building on true
-           where c.user_id = $1 and c.recording_id = $2"#,
+           where c.user_id is not null
+              or exists (select from embedding_queue q
+                         where q.user_id = k.user_id and q.recording_id = k.recording_id
+                           and q.status <> 'completed')"#,
         key.user_id,
         key.recording_id
     )
     .map(|row| Call {
         title: row.title,
+        is_stored: row.is_stored,
+        shares_number: row.shares_number,
         segment_count: row.segments as u64,
         segments_skipped: row.skipped as u64,
         is_current: row.is_current,

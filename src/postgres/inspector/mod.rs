@@ -37,7 +37,7 @@ impl Inspector for PgStore {
         recording_id: i64,
         user_id: Option<&str>,
     ) -> Result<Vec<RecordingKey>, Failure> {
-        self.find_recordings(recording_id, user_id).await
+        explain::find(&self.pool, recording_id, user_id).await
     }
 
     async fn explain(&self, key: &RecordingKey) -> Result<Option<Explanation>, Failure> {

@@ -15,9 +15,7 @@ const COUNTED_MAX: i64 = 100_000;
 const WORKERS_MAX: i64 = 100;
 
 pub(super) async fn overview(pool: &Pool) -> Result<Overview, Failure> {
-    let mut snapshot =
-        pool.begin_with("begin transaction isolation level repeatable read read only").await?;
-    super::super::be_patient(&mut snapshot).await?;
+    let mut snapshot = super::super::begin_patient_snapshot(pool).await?;
     let queue = queue(&mut snapshot).await?;
     let lately = lately(&mut snapshot).await?;
     let workers = workers(&mut snapshot).await?;
@@ -174,6 +172,7 @@ async fn lately(connection: &mut Session) -> Result<Lately, Failure> {
 async fn workers(connection: &mut Session) -> Result<Vec<Worker>, Failure> {
     let workers = sqlx::query!(
         "select id, host, version, model, started_at, slots, in_flight, provider_trouble, provider_asked_at,
+                case when provider_paused_until > now() then provider_paused_until end as provider_paused_until,
                 database_trouble
          from workers where alive_until > now()
          order by started_at, id limit $1",
@@ -189,6 +188,7 @@ async fn workers(connection: &mut Session) -> Result<Vec<Worker>, Failure> {
         in_flight: row.in_flight as u32,
         provider_trouble: row.provider_trouble,
         provider_asked_at: row.provider_asked_at,
+        provider_paused_until: row.provider_paused_until,
         database_trouble: row.database_trouble,
     })
     .fetch_all(connection)

@@ -153,6 +153,6 @@ metrics! {
     LEASES_EXPIRED: Counter, "embedding_recovery.leases.expired", "{lease}", [], "Leases of dead workers that this process settled";
     LEASES_LOST: Counter, "embedding_recovery.leases.lost", "{lease}", [], "Leases of this process that went to another";
     ACTOR_RESTARTS: Counter, "embedding_recovery.actor.restarts", "{restart}", [ACTOR], "Actors that ended and were started again";
-    DROPPED: Observed, "embedding_recovery.telemetry.dropped", "{item}", [SIGNAL], "Spans, metrics and log lines that could not be exported";
+    DROPPED: Observed, "embedding_recovery.telemetry.dropped", "{item}", [SIGNAL], "Spans, metrics and log lines that an exporter gave up; not those that found no room in its buffer while it hung";
     BUILD_INFO: Gauge, "embedding_recovery.build.info", "", [VERSION, COMMIT], "1";
 }

@@ -34,6 +34,9 @@ impl Metrics {
                 self.count(metric, 0, &[KeyValue::new(OUTCOME, outcome)]);
             }
         }
+        for class in Failure::CLASSES {
+            self.count(&names::DEAD_LETTERS, 0, &[KeyValue::new(ERROR, class)]);
+        }
         for actor in ["writer", "recovery", "claimer", "scheduler", "recording"] {
             self.count(&names::ACTOR_RESTARTS, 0, &[KeyValue::new(ACTOR, actor)]);
         }

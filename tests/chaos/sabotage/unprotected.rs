@@ -1,7 +1,7 @@
 //! The two ports with one protection switched off.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
 use chrono::{DateTime, Utc};
@@ -161,6 +161,7 @@ store! {
     forget_completed(after: Duration, rows_max: u32) -> u64;
     reconcile(model: &Model, rows_max: u32) -> u64;
     take_tick(schedule: &str, at: DateTime<Utc>) -> bool;
+    take_missed_tick(schedule: &str, at: DateTime<Utc>) -> bool;
     now() -> DateTime<Utc>;
     task_counts() -> TaskCounts;
     statement_timeout() -> Option<Duration>;
@@ -186,6 +187,10 @@ impl Embedder for BlamingEmbedder {
 
     fn share(&self, replicas: u32) {
         self.inner.share(replicas);
+    }
+
+    fn paused_until(&self) -> Option<Instant> {
+        self.inner.paused_until()
     }
 
     async fn embed(&self, inputs: &[String]) -> Result<Embedded, Failure> {

@@ -40,11 +40,11 @@ async fn a_service_whose_database_is_away_says_so_and_monitor_is_critical() {
     let url = database.url_of_role("login").await;
     let scene = Scene::over(database, fake, &url).await;
     let role = url::Url::parse(&url).unwrap().username().to_owned();
-    let lock_out = format!(
-        "alter role {role} nologin;
-         select pg_terminate_backend(pid) from pg_stat_activity where usename = '{role}'"
-    );
-    scene.database.execute(&lock_out).await;
+    // By itself: as long as it is not committed, who is thrown out may come in again.
+    scene.database.execute(&format!("alter role {role} nologin")).await;
+    let throw_out =
+        format!("select pg_terminate_backend(pid) from pg_stat_activity where usename = '{role}'");
+    scene.database.execute(&throw_out).await;
     let away = Scene::told(scene.ask(&["recover", "1", "--force"]).await, 1);
     assert!(away.contains("the database is unavailable"), "{away}");
     let away = Scene::told(scene.ask(&["monitor"]).await, 2);
