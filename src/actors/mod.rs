@@ -71,6 +71,8 @@ pub struct TreeSettings {
     pub requests_in_flight: usize,
     /// When the queue is reconciled and swept.
     pub schedule: croner::Cron,
+    /// How long completed tasks and their attempts are kept; `None` for ever.
+    pub keep_completed: Option<Duration>,
     /// A recording that makes no progress for this long is ended.
     pub stall: Duration,
     /// How dead letters are brought back.

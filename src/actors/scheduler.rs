@@ -22,13 +22,17 @@ use crate::ports::{Model, RunResult, Store};
 pub const RECONCILE_ROWS_MAX: u32 = 500;
 /// Such statements in one tick: the next tick goes on.
 const RECONCILE_PAGES_MAX: u32 = 20;
+/// Completed tasks that one statement forgets: each takes its attempts along.
+const FORGET_ROWS_MAX: u32 = 1_000;
+/// Such statements in one tick: the next tick goes on.
+const FORGET_PAGES_MAX: u32 = 20;
 /// After notifications broke off, until they are asked for again, and between polls meanwhile: how late
 /// a task is found through a pooler that passes none.
 const LISTEN_AGAIN: Duration = Duration::from_secs(5);
 /// Begins the name of this schedule among those that replicas share. The model ends it: while two are
 /// worked for, each has ticks of its own.
 const SCHEDULE: &str = "reconcile";
-/// Name of the ticks at which one replica writes history, for all models together.
+/// Name of the ticks at which one replica writes history and forgets what is old, for all models together.
 const HISTORY: &str = "history";
 
 /// Messages of the Scheduler.
@@ -51,6 +55,7 @@ pub(super) struct SchedulerArguments {
     pub(super) model: Model,
     pub(super) worker_id: Uuid,
     pub(super) schedule: Cron,
+    pub(super) keep_completed: Option<Duration>,
     pub(super) claimer: Address<ClaimerMessage>,
     pub(super) recovery: Address<RecoveryMessage>,
 }
@@ -179,15 +184,33 @@ impl SchedulerState {
         }
         if let Err(failure) = self.keep_history(at).await {
             self.arguments.outages.note(&failure);
-            tracing::warn!(error = %failure, "history will be written at the next tick");
+            tracing::warn!(error = %failure, "history will be kept at the next tick");
         }
     }
 
-    /// One replica writes the history that is over.
+    /// One replica writes the history that is over, and then forgets the completed tasks that it holds.
     async fn keep_history(&self, at: DateTime<Utc>) -> Result<(), Failure> {
         let SchedulerArguments { store, outages, .. } = &self.arguments;
         if outages.answered(store.take_tick(HISTORY, at)).await? {
             outages.answered(store.roll_up_history()).await?;
+            self.forget_completed().await?;
+        }
+        Ok(())
+    }
+
+    async fn forget_completed(&self) -> Result<(), Failure> {
+        let SchedulerArguments { store, outages, keep_completed, .. } = &self.arguments;
+        let Some(keep) = *keep_completed else { return Ok(()) };
+        let mut forgotten = 0;
+        for _ in 0..FORGET_PAGES_MAX {
+            let page = outages.answered(store.forget_completed(keep, FORGET_ROWS_MAX)).await?;
+            forgotten += page;
+            if page < u64::from(FORGET_ROWS_MAX) {
+                break;
+            }
+        }
+        if forgotten > 0 {
+            tracing::info!(forgotten, "completed tasks are old enough to be forgotten");
         }
         Ok(())
     }

@@ -134,6 +134,7 @@ impl Demo {
             statement_timeout: None,
             requests_in_flight: pace.requests_at_once as usize,
             schedule: "* * * * *".parse()?,
+            keep_completed: None,
             stall: Duration::from_secs(60),
             recovery: RecoverySettings {
                 schedule: "0 */6 * * *".parse()?,

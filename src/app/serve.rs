@@ -201,6 +201,7 @@ pub(super) async fn tree_settings(
             work.claim_batch,
         ),
         schedule: work.schedule.clone(),
+        keep_completed: work.keep_completed,
         stall: work.stall(),
         recovery: RecoverySettings {
             schedule: work.recovery_schedule.clone(),

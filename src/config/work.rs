@@ -102,6 +102,15 @@ pub struct WorkArgs {
     )]
     pub small_batches_above: u32,
 
+    /// Forget completed tasks and their attempts after this long; without it they are kept
+    #[arg(
+        long,
+        env = "EMBEDDING_RECOVERY_KEEP_COMPLETED",
+        value_name = "DURATION",
+        value_parser = parse_keep
+    )]
+    pub keep_completed: Option<Duration>,
+
     /// Time for recordings in flight to finish when the service is told to stop
     #[arg(
         long,
@@ -111,6 +120,17 @@ pub struct WorkArgs {
         value_parser = clap::value_parser!(u32).range(0..=3_600)
     )]
     grace_secs: u32,
+}
+
+/// Shorter, and what is shown of the last day would be wrong; longer, and no time lies so far back.
+const KEEP_DAYS: std::ops::RangeInclusive<u64> = 1..=36_500;
+
+fn parse_keep(text: &str) -> Result<Duration, String> {
+    let keep = humantime::parse_duration(text).map_err(|error| error.to_string())?;
+    match KEEP_DAYS.contains(&(keep.as_secs() / 86_400)) {
+        true => Ok(keep),
+        false => Err("expected at least a day, such as 90d, and at most a hundred years".into()),
+    }
 }
 
 fn parse_schedule(text: &str) -> Result<croner::Cron, String> {
@@ -136,5 +156,19 @@ impl WorkArgs {
     /// Time that recordings in flight get at a stop.
     pub fn grace(&self) -> Duration {
         Duration::from_secs(self.grace_secs.into())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_done_is_kept_for_a_day_at_least_and_for_no_longer_than_time_lasts() {
+        assert_eq!(parse_keep("90d"), Ok(Duration::from_secs(90 * 86_400)));
+        assert!(parse_keep("24h").is_ok());
+        for refused in ["23h", "0s", "101years", "ninety days", ""] {
+            assert!(parse_keep(refused).is_err(), "{refused}");
+        }
     }
 }

@@ -278,6 +278,10 @@ pub trait Store: Runs {
     /// dead; returns how many there were of the more frequent kind.
     async fn delete_dead_chunks(&self, rows_max: u32) -> Result<u64, Failure>;
 
+    /// Deletes tasks that completed more than `after` ago, at most `rows_max`, with their attempts and
+    /// then the jobs that asked for nothing else; returns how many tasks.
+    async fn forget_completed(&self, after: Duration, rows_max: u32) -> Result<u64, Failure>;
+
     /// Enqueues recordings for a model that need it (no current set of it, or one that no longer fits
     /// the transcript) and have no open task for it, at most `rows_max`; returns how many.
     async fn reconcile(&self, model: &Model, rows_max: u32) -> Result<u64, Failure>;

@@ -1,133 +1,18 @@
-//! `embedding_queue`: claims of the main part, renewals, and what is given back or swept.
+//! `embedding_queue`: renewals, what a dead worker leaves, and counts. Claims and settlements have files
+//! of their own.
 
 use std::time::Duration;
 
 use sqlx::PgExecutor;
 use uuid::Uuid;
 
-use super::connection::{Pool, Session};
+use super::connection::Pool;
 use crate::domain::failure::Failure;
 use crate::domain::part::Part;
 use crate::domain::recording::RecordingKey;
 use crate::domain::task::{Lease, Task};
 use crate::domain::trace::Origins;
-use crate::ports::{ClaimOf, Claimed, TaskCounts};
-
-/// Leases due tasks of one model. The plain `skip locked` claim is right because a recording has at
-/// most one open task for it.
-pub(super) async fn claim(
-    pool: &Pool,
-    worker: Uuid,
-    model_name: &str,
-    of: ClaimOf,
-    lease: Duration,
-) -> Result<Claimed, Failure> {
-    let (rows_max, alone) = match of {
-        ClaimOf::Healthy(rows_max) => (rows_max, false),
-        ClaimOf::Suspect => (1, true),
-    };
-    let claim = sqlx::query!(
-        r#"with picked as (
-               select id, clock_timestamp() - coalesce(next_retry_at, created_at) as waited
-               from embedding_queue
-               where status in ('pending', 'failed') and coalesce(for_model, '') = tasks_of_model($5)
-                 and (next_retry_at is null or next_retry_at <= clock_timestamp())
-                 and (crashes > 0) = $3
-                 -- Asked for: the recovery part's.
-                 and recovery_requested is null and not is_paused('main')
-                 and not ($3 and exists (select from embedding_queue mine
-                                         where mine.worker_id = $1 and mine.status = 'processing'))
-               order by claim_rank desc, created_at desc
-               limit $2
-               for update skip locked
-           ), taken as (
-               update embedding_queue q
-               set status = 'processing', attempts = q.attempts + 1, claimed_alone = $3, part = 'main',
-                   worker_id = $1, locked_at = clock_timestamp(), next_retry_at = null,
-                   lease_token = gen_random_uuid(),
-                   lease_expires_at = clock_timestamp() + make_interval(secs => $4)
-               from picked where q.id = picked.id
-               returning q.*, picked.waited
-           ), opened as (
-               insert into embedding_attempts (task_id, user_id, recording_id, worker_id, number, alone)
-               select id, user_id, recording_id, $1, attempts, $3 from taken
-               returning id, task_id
-           )
-           select t.id, o.id as attempt_id, t.lease_token as "token!", t.user_id, t.recording_id,
-                  t.attempts, t.max_attempts, t.crashes_alone, t.releases, t.recoveries, t.afresh,
-                  extract(epoch from t.waited)::float8 as waited_secs,
-                  t.traceparent::text as request,
-                  -- The attempt that was opened just now is not seen by this statement.
-                  (select a.traceparent::text from embedding_attempts a
-                   where a.task_id = t.id order by a.started_at desc limit 1) as previous
-           from taken t join opened o on o.task_id = t.id
-           order by t.claim_rank desc, t.created_at desc"#,
-        worker,
-        i64::from(rows_max),
-        alone,
-        lease.as_secs_f64(),
-        model_name,
-    )
-    .map(|row| Task {
-        lease: Lease { task_id: row.id, attempt_id: row.attempt_id, token: row.token },
-        key: RecordingKey { user_id: row.user_id, recording_id: row.recording_id },
-        attempts: row.attempts as u32,
-        max_attempts: row.max_attempts as u32,
-        crashes_alone: row.crashes_alone as u32,
-        releases: row.releases as u32,
-        alone,
-        part: Part::Main,
-        recoveries: row.recoveries as u32,
-        afresh: row.afresh,
-        origins: Origins::read(row.previous.as_deref(), row.request.as_deref()),
-        waited: waited(row.waited_secs),
-    });
-    let tasks = match of {
-        ClaimOf::Healthy(_) => claim.fetch_all(pool).await?,
-        ClaimOf::Suspect => {
-            let mut claiming = pool.begin().await?;
-            one_claim_at_a_time(&mut claiming, worker).await?;
-            let tasks = claim.fetch_all(&mut *claiming).await?;
-            claiming.commit().await?;
-            tasks
-        }
-    };
-    let outlook = sqlx::query!(
-        r#"select coalesce(bool_or(crashes > 0 and coalesce(next_retry_at, '-infinity') <= now()), false) as "suspect_waits!",
-                  -- What fell due between the two statements counts too, or it would wait for a tick.
-                  extract(epoch from min(next_retry_at) filter (where crashes = 0 or next_retry_at > now()) - now())::float8 as next_due_secs
-           from embedding_queue
-           where status in ('pending', 'failed') and (crashes > 0 or next_retry_at is not null)
-             and recovery_requested is null and not is_paused('main')
-             and coalesce(for_model, '') = tasks_of_model($1)"#,
-        model_name
-    )
-    .fetch_one(pool)
-    .await?;
-    Ok(Claimed {
-        tasks,
-        suspect_waits: outlook.suspect_waits,
-        next_due: outlook.next_due_secs.map(|secs| Duration::from_secs_f64(secs.max(0.0))),
-    })
-}
-
-/// Waits for a claim that another part of this worker makes, so that this one sees what came of it: a
-/// suspect runs alone only where neither begins something beside it.
-pub(super) async fn one_claim_at_a_time(
-    connection: &mut Session,
-    worker: Uuid,
-) -> Result<(), Failure> {
-    sqlx::query!("select pg_advisory_xact_lock(hashtextextended($1, 0))", worker.to_string())
-        .execute(connection)
-        .await?;
-    Ok(())
-}
-
-/// What a claim says of the time that its task waited. A task of an adopted table may say nothing.
-pub(super) fn waited(secs: Option<f64>) -> Duration {
-    let waited = secs.map(|secs| Duration::try_from_secs_f64(secs.max(0.0)).unwrap_or_default());
-    waited.unwrap_or_default()
-}
+use crate::ports::TaskCounts;
 
 /// Moves the end of leases; an expired one that nobody claimed is still its holder's.
 pub(super) async fn renew(

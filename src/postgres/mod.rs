@@ -5,6 +5,8 @@ mod adoption;
 mod backlog;
 mod checkup;
 mod chunk_sets;
+mod claim_marks;
+mod claims;
 mod connection;
 mod embedding_jobs;
 mod embedding_models;
@@ -21,6 +23,7 @@ mod recovery;
 mod reembedding;
 mod reembedding_progress;
 mod requests;
+mod retention;
 mod runs;
 mod schedules;
 mod schema;
@@ -60,6 +63,7 @@ pub struct PgStore {
     pool: Pool,
     url: String,
     trace: Option<Traceparent>,
+    claim_marks: claim_marks::ClaimMarks,
 }
 
 impl PgStore {
@@ -72,7 +76,8 @@ impl PgStore {
         match pool.pooling() {
             Pooling::Statement => Err(ConnectError::StatementPooling),
             Pooling::Session | Pooling::Transaction => {
-                Ok(Self { pool, url: url.to_owned(), trace: None })
+                let claim_marks = claim_marks::ClaimMarks::default();
+                Ok(Self { pool, url: url.to_owned(), trace: None, claim_marks })
             }
         }
     }

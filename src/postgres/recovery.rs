@@ -1,18 +1,14 @@
-//! Claims of dead letters, and the runs that they are claimed under. Each decision is one statement, so
-//! that any number of processes come to the same one.
+//! Runs of the recovery part: when one begins, and what is put off; `claims` takes their dead letters.
+//! Each decision is one statement, so that any number of processes come to the same one.
 
 use std::time::Duration;
 
 use uuid::Uuid;
 
 use super::connection::Pool;
-use super::embedding_queue::{self, waited};
 use super::runs;
 use crate::domain::failure::Failure;
 use crate::domain::part::Part;
-use crate::domain::recording::RecordingKey;
-use crate::domain::task::{Lease, Task};
-use crate::domain::trace::Origins;
 use crate::ports::{Occasion, Recovery, RecoveryRun, RunCause};
 
 /// Begins a run where there is reason to: one that was asked for first.
@@ -30,18 +26,22 @@ pub(super) async fn begin(
         });
     }
     let begun = sqlx::query!(
-        r#"with mine as materialized (
-               select recovery_requested is not null as requested, part
-               from embedding_queue
-               where coalesce(for_model, '') = tasks_of_model($2) and status in ('pending', 'failed', 'dead_letter')
-                 and (recovery_requested is not null or status = 'dead_letter' and not dead_letter_permanent)
-                 and coalesce(next_retry_at, '-infinity') <= clock_timestamp()
-           )
-           insert into runs (part, cause, worker_id, started_at)
+        r#"insert into runs (part, cause, worker_id, started_at)
            select 'recovery', cause, $1, clock_timestamp()
-           from (select case when exists (select from mine where requested) then 'request'
-                             when $3 and exists (select from mine) then 'schedule'
-                             when exists (select from mine where part = 'recovery') then 'due' end as cause) c
+           from (select case
+                     when exists (select from embedding_queue
+                                  where recovery_requested is not null and status in ('pending', 'failed', 'dead_letter')
+                                    and coalesce(for_model, '') = tasks_of_model($2)
+                                    and coalesce(next_retry_at, '-infinity') <= now()) then 'request'
+                     when $3 and exists (select from embedding_queue
+                                  where status = 'dead_letter' and not dead_letter_permanent
+                                    and part in ('main', 'recovery') and coalesce(for_model, '') = tasks_of_model($2)
+                                    and coalesce(next_retry_at, '-infinity') <= now()) then 'schedule'
+                     when exists (select from embedding_queue
+                                  where status = 'dead_letter' and not dead_letter_permanent
+                                    and part = 'recovery' and coalesce(for_model, '') = tasks_of_model($2)
+                                    and coalesce(next_retry_at, '-infinity') <= now()) then 'due'
+                 end as cause) c
            where cause is not null and not is_paused('recovery')
            returning id, cause"#,
         worker,
@@ -61,10 +61,15 @@ pub(super) async fn begin(
     // One that fell due since counts too, or nobody would look before the next tick.
     let next_due_secs = sqlx::query_scalar!(
         "select extract(epoch from min(next_retry_at) - clock_timestamp())::float8
-         from embedding_queue
-         where coalesce(for_model, '') = tasks_of_model($1) and status in ('pending', 'failed', 'dead_letter')
-           and (recovery_requested is not null or status = 'dead_letter' and part = 'recovery')
-           and not is_paused('recovery')",
+         from (select min(next_retry_at) as next_retry_at from embedding_queue
+               where recovery_requested is not null and status in ('pending', 'failed', 'dead_letter')
+                 and coalesce(for_model, '') = tasks_of_model($1)
+               union all
+               -- One without a time is due now, and was begun above.
+               select nullif(min(coalesce(next_retry_at, '-infinity')), '-infinity') from embedding_queue
+               where status = 'dead_letter' and not dead_letter_permanent
+                 and part = 'recovery' and coalesce(for_model, '') = tasks_of_model($1)) due
+         where not is_paused('recovery')",
         model_name
     )
     .fetch_one(pool)
@@ -91,80 +96,6 @@ pub(super) async fn is_pending(pool: &Pool, model_name: &str) -> Result<bool, Fa
     .fetch_one(pool)
     .await?;
     Ok(pending)
-}
-
-/// Leases dead letters for a run. The row locks make every claim another's or ours, never both's.
-pub(super) async fn claim(
-    pool: &Pool,
-    worker: Uuid,
-    model_name: &str,
-    run: &RecoveryRun,
-    rows_max: u32,
-    lease: Duration,
-) -> Result<Vec<Task>, Failure> {
-    let mut claiming = pool.begin().await?;
-    embedding_queue::one_claim_at_a_time(&mut claiming, worker).await?;
-    let tasks = sqlx::query!(
-        r#"with picked as (
-               select id, clock_timestamp() - coalesce(next_retry_at, created_at) as waited
-               from embedding_queue
-               where coalesce(for_model, '') = tasks_of_model($2) and status in ('pending', 'failed', 'dead_letter')
-                 and (recovery_requested is not null
-                      or not $3 and status = 'dead_letter' and not dead_letter_permanent)
-                 and coalesce(next_retry_at, '-infinity') <= clock_timestamp()
-                 and not is_paused('recovery')
-                 -- Nothing begins beside a suspect.
-                 and not exists (select from embedding_queue mine where mine.worker_id = $1
-                                   and mine.status = 'processing' and mine.claimed_alone)
-               order by (recovery_requested is null), created_at, id
-               limit $4
-               for update skip locked
-           ), taken as (
-               update embedding_queue q
-               set status = 'processing', recovered_from = q.status, part = 'recovery', claimed_alone = false,
-                   worker_id = $1, locked_at = clock_timestamp(), next_retry_at = null,
-                   dead_letter_reason = null, lease_token = gen_random_uuid(),
-                   lease_expires_at = clock_timestamp() + make_interval(secs => $5)
-               from picked where q.id = picked.id
-               returning q.*, picked.waited
-           ), opened as (
-               insert into embedding_attempts (task_id, user_id, recording_id, worker_id, number, part)
-               select id, user_id, recording_id, $1, attempts, 'recovery' from taken
-               returning id, task_id
-           )
-           select t.id, o.id as attempt_id, t.lease_token as "token!", t.user_id, t.recording_id,
-                  t.attempts, t.max_attempts, t.crashes_alone, t.releases, t.recoveries, t.afresh,
-                  extract(epoch from t.waited)::float8 as waited_secs,
-                  t.traceparent::text as request,
-                  -- The attempt that was opened just now is not seen by this statement.
-                  (select a.traceparent::text from embedding_attempts a
-                   where a.task_id = t.id order by a.started_at desc limit 1) as previous
-           from taken t join opened o on o.task_id = t.id
-           order by t.created_at, t.id"#,
-        worker,
-        model_name,
-        run.cause == RunCause::Request,
-        i64::from(rows_max),
-        lease.as_secs_f64(),
-    )
-    .map(|row| Task {
-        lease: Lease { task_id: row.id, attempt_id: row.attempt_id, token: row.token },
-        key: RecordingKey { user_id: row.user_id, recording_id: row.recording_id },
-        attempts: row.attempts as u32,
-        max_attempts: row.max_attempts as u32,
-        crashes_alone: row.crashes_alone as u32,
-        releases: row.releases as u32,
-        alone: false,
-        part: Part::Recovery,
-        recoveries: row.recoveries as u32,
-        afresh: row.afresh,
-        origins: Origins::read(row.previous.as_deref(), row.request.as_deref()),
-        waited: waited(row.waited_secs),
-    })
-    .fetch_all(&mut *claiming)
-    .await?;
-    claiming.commit().await?;
-    Ok(tasks)
 }
 
 /// Withdraws requests, and lets what was recovered before wait: what failed as the first did would do

@@ -9,8 +9,8 @@ use tokio::sync::mpsc;
 use uuid::Uuid;
 
 use super::{
-    PgStore, chunk_sets, embedding_jobs, embedding_queue, fathom, inspector, recovery, runs,
-    schedules, settlements, transcript_chunks, workers,
+    PgStore, chunk_sets, claims, embedding_jobs, embedding_queue, fathom, inspector, recovery,
+    retention, runs, schedules, settlements, transcript_chunks, workers,
 };
 use crate::domain::failure::Failure;
 use crate::domain::part::Part;
@@ -34,7 +34,7 @@ impl Store for PgStore {
         of: ClaimOf,
         lease: Duration,
     ) -> Result<Claimed, Failure> {
-        embedding_queue::claim(&self.pool, worker, model_name, of, lease).await
+        claims::claim(&self.pool, &self.claim_marks, worker, model_name, of, lease).await
     }
 
     async fn renew(&self, tokens: &[Uuid], lease: Duration) -> Result<Vec<Uuid>, Failure> {
@@ -122,6 +122,10 @@ impl Store for PgStore {
         transcript_chunks::delete_dead(&self.pool, rows_max).await
     }
 
+    async fn forget_completed(&self, after: Duration, rows_max: u32) -> Result<u64, Failure> {
+        retention::forget_completed(&self.pool, after, rows_max).await
+    }
+
     async fn reconcile(&self, model: &Model, rows_max: u32) -> Result<u64, Failure> {
         embedding_jobs::reconcile(&self.pool, model, rows_max).await
     }
@@ -199,7 +203,7 @@ impl Runs for PgStore {
         rows_max: u32,
         lease: Duration,
     ) -> Result<Vec<Task>, Failure> {
-        recovery::claim(&self.pool, worker, model_name, run, rows_max, lease).await
+        claims::claim_dead_letters(&self.pool, worker, model_name, run, rows_max, lease).await
     }
 
     async fn end_run(&self, run_id: Uuid, result: &RunResult) -> Result<(), Failure> {

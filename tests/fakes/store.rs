@@ -204,6 +204,7 @@ Store {
     insert_chunks(destination: &Destination, rows: &[ChunkRow]) -> ();
     complete(lease: &Lease, chunk_set_id: Uuid, work: Work) -> Completion;
     delete_dead_chunks(rows_max: u32) -> u64;
+    forget_completed(after: Duration, rows_max: u32) -> u64;
     reconcile(model: &Model, rows_max: u32) -> u64;
     take_tick(schedule: &str, at: DateTime<Utc>) -> bool;
     take_missed_tick(schedule: &str, at: DateTime<Utc>) -> bool;

@@ -28,6 +28,7 @@ pub fn settings(
         statement_timeout: None,
         requests_in_flight: 2,
         schedule: "*/5 * * * *".parse().unwrap(),
+        keep_completed: None,
         stall: Duration::from_secs(60),
         recovery: RecoverySettings {
             // Never, but where a test asks for it.

@@ -125,3 +125,31 @@ async fn a_running_service_writes_history_and_says_when_its_ticks_fall() {
     scene.database.wait_until(noted).await;
     scene.end(tree).await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_running_service_forgets_what_was_completed_long_ago_once_history_holds_it() {
+    let scene = Scene::new().await;
+    scene.database.import(&[call(1, 2), call(2, 2)]).await;
+    let tree = scene.serve().await;
+    scene.database.wait_until_settled(&tree).await;
+    tree.stop(Duration::from_secs(5)).await;
+    scene
+        .database
+        .execute(
+            "update embedding_queue set completed_at = completed_at - interval '2 d' where recording_id = 1;
+             update embedding_attempts set started_at = started_at - interval '2 d',
+                    ended_at = ended_at - interval '2 d' where recording_id = 1",
+        )
+        .await;
+    let mut settings = scene.settings();
+    settings.schedule = "* * * * * *".parse().unwrap();
+    settings.keep_completed = Some(Duration::from_secs(86_400));
+    let tree = scene.database.serve(settings).await;
+    scene.database.wait_until("select count(*) = 1 from embedding_queue").await;
+    let left = "select sum(recording_id)::bigint from embedding_attempts";
+    assert_eq!(scene.database.value::<i64>(left).await, 2, "its attempts went along");
+    let held = "select coalesce(sum(completed), 0)::bigint from history";
+    assert_eq!(scene.database.value::<i64>(held).await, 1, "history still tells of it");
+    assert_eq!(scene.searchable(1).await, 2);
+    scene.end(tree).await;
+}

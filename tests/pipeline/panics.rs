@@ -34,11 +34,12 @@ struct Panic {
 /// Every operation that a running tree calls: at the first call, at the second, and behind it.
 fn panics() -> impl Iterator<Item = Panic> {
     // A running tree asks neither of these; traces are noted only where they are exported, and runs
-    // come only where there are dead letters or somebody asks.
+    // come only where there are dead letters or somebody asks, and everything is kept.
     let not_called = [
         "task_counts",
         "statement_timeout",
         "note_trace",
+        "forget_completed",
         "begin_recovery",
         "claim_recovery",
         "end_run",

@@ -15,6 +15,8 @@ mod reconcile;
 mod recovering;
 mod reembed;
 mod replaced;
+mod retention;
+mod scale;
 mod schema;
 mod search;
 mod search_plan;

@@ -150,6 +150,7 @@ impl SupervisorState {
                     model: settings.model.clone(),
                     worker_id: settings.worker_id,
                     schedule: settings.schedule.clone(),
+                    keep_completed: settings.keep_completed,
                     claimer: self.children.claimer.address(),
                     recovery: self.children.recovery.address(),
                 };

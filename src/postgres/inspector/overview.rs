@@ -10,7 +10,7 @@ use crate::ports::inspector::{Overview, Pause, ScheduleState, SuccessRate, Worke
 
 /// Completed tasks that are counted one by one; where there are more, the planner's estimate of the
 /// whole table is taken instead, less the tasks that are counted exactly.
-const COUNTED_MAX: i32 = 100_000;
+const COUNTED_MAX: i64 = 100_000;
 /// Processes that are listed.
 const WORKERS_MAX: i64 = 100;
 
@@ -83,20 +83,23 @@ async fn queue(connection: &mut Session) -> Result<Queue, Failure> {
                       count(*) filter (where status <> 'dead_letter'
                                          and created_at > now() - make_interval(mins => $2)) as came
                from embedding_queue where status <> 'completed'
-           ), counted as (
-               select count(*) as completed
-               from (select from embedding_queue where status = 'completed' limit $1::integer + 1) c
+           ), estimated as (
+               -- Below zero where the table was never analyzed.
+               select reltuples::bigint - pending - processing - failed - dead_letter as completed
+               from pg_class, unfinished where oid = 'embedding_queue'::regclass
            )
            select now() as "at!", pending as "pending!", processing as "processing!", failed as "failed!",
                   dead_letter as "dead_letter!", retry_ready as "retry_ready!",
                   oldest_waiting_secs::float8 as oldest_waiting_secs, permanent as "permanent!",
                   next_recovery_at, came as "came!",
-                  case when completed <= $1::integer then completed
-                       else greatest(completed, (
-                           select reltuples::bigint - pending - processing - failed - dead_letter
-                           from pg_class where oid = 'embedding_queue'::regclass))
-                  end as "completed!"
-           from unfinished, counted"#,
+                  -- Not counted at all where they are many for certain.
+                  (case when e.completed > 2 * $1::bigint then e.completed
+                        else (select case when counted <= $1::bigint then counted
+                                          else greatest(counted, e.completed) end
+                              from (select count(*) as counted
+                                    from (select from embedding_queue where status = 'completed'
+                                          limit $1::bigint + 1) c) n) end) as "completed!"
+           from unfinished, estimated e"#,
         COUNTED_MAX,
         DRAIN_MINUTES
     )

@@ -5,18 +5,25 @@ use super::part;
 use crate::domain::failure::Failure;
 use crate::ports::inspector::{Job, Run};
 
-/// Only the tasks of the jobs that are shown are looked at.
+/// A job may have millions of tasks, most of them completed: those are only counted, by the job, and
+/// whatever is not completed is found in the queue. This takes its time all the same.
 pub(super) async fn jobs(pool: &Pool, limit: u32) -> Result<Vec<Job>, Failure> {
+    let mut transaction = super::super::begin_patient(pool).await?;
     let jobs = sqlx::query!(
-        r#"select j.id, j.created_at, j.requested_by, p.tasks as "tasks!",
-                  p.completed as "completed!", p.dead_letter as "dead_letter!"
-           from (select * from embedding_jobs order by created_at desc, id limit $1) j,
-                lateral (
-                    select count(*) as tasks, count(*) filter (where t.status = 'completed') as completed,
-                           count(*) filter (where t.status = 'dead_letter') as dead_letter
-                    from job_tasks jt join embedding_queue t on t.id = jt.task_id
-                    where jt.job_id = j.id
-                ) p
+        r#"with shown as materialized (
+               select id, created_at, requested_by from embedding_jobs
+               order by created_at desc, id limit $1
+           ), unfinished as materialized (
+               select jt.job_id, count(*) as tasks, count(*) filter (where t.status = 'dead_letter') as dead_letter
+               from embedding_queue t join job_tasks jt on jt.task_id = t.id
+               where t.status <> 'completed' and jt.job_id in (select id from shown)
+               group by jt.job_id
+           )
+           select j.id as "id!", j.created_at as "created_at!", j.requested_by, p.tasks as "tasks!",
+                  p.tasks - coalesce(u.tasks, 0) as "completed!", coalesce(u.dead_letter, 0) as "dead_letter!"
+           from shown j
+           cross join lateral (select count(*) as tasks from job_tasks jt where jt.job_id = j.id) p
+           left join unfinished u on u.job_id = j.id
            order by j.created_at desc, j.id"#,
         i64::from(limit)
     )
@@ -28,8 +35,9 @@ pub(super) async fn jobs(pool: &Pool, limit: u32) -> Result<Vec<Job>, Failure> {
         completed: row.completed as u64,
         dead_letter: row.dead_letter as u64,
     })
-    .fetch_all(pool)
+    .fetch_all(&mut *transaction)
     .await?;
+    transaction.commit().await?;
     Ok(jobs)
 }
 

@@ -158,6 +158,7 @@ store! {
     note_trace(lease: &Lease, trace: &Traceparent) -> ();
     load(key: &RecordingKey) -> Source;
     delete_dead_chunks(rows_max: u32) -> u64;
+    forget_completed(after: Duration, rows_max: u32) -> u64;
     reconcile(model: &Model, rows_max: u32) -> u64;
     take_tick(schedule: &str, at: DateTime<Utc>) -> bool;
     take_missed_tick(schedule: &str, at: DateTime<Utc>) -> bool;
