@@ -107,6 +107,10 @@ async fn runs_that_are_over_go_and_what_an_administrator_asked_for_stays() {
         database.execute(&run).await;
     }
     assert_eq!(database.store.forget_completed(9 * DAY, 10).await, Ok(0));
-    assert_eq!(number(&database, "select count(*) from runs").await, 2, "one is too young, one is under way");
+    assert_eq!(
+        number(&database, "select count(*) from runs").await,
+        2,
+        "one is too young, one is under way"
+    );
     assert_eq!(number(&database, "select count(*) from admin_actions").await, 3);
 }
