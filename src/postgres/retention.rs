@@ -1,4 +1,5 @@
-//! What is not kept for ever: completed tasks, with their attempts and the jobs that asked for them.
+//! What is not kept for ever: completed tasks, with their attempts and the jobs that asked for them, and
+//! runs that are over. What an administrator asked for stays: it is rare, and tells who did what.
 
 use std::time::Duration;
 
@@ -6,7 +7,7 @@ use super::connection::Pool;
 use crate::domain::failure::Failure;
 
 /// Deletes the oldest tasks that completed more than `after` ago, at most `rows_max`, and then jobs that
-/// are older and have no task any more; returns how many tasks. Tasks of the next model stay: what they
+/// are older and have no task any more, and runs that ended before; returns how many tasks. Tasks of the next model stay: what they
 /// cost is counted until the change is over. To be called behind the writing of history, which counts
 /// attempts.
 pub(super) async fn forget_completed(
@@ -34,6 +35,12 @@ pub(super) async fn forget_completed(
             "delete from embedding_jobs j
              where j.created_at < now() - make_interval(secs => $1)
                and not exists (select from job_tasks t where t.job_id = j.id)",
+            after.as_secs_f64()
+        )
+        .execute(&mut *transaction)
+        .await?;
+        sqlx::query!(
+            "delete from runs where ended_at < now() - make_interval(secs => $1)",
             after.as_secs_f64()
         )
         .execute(&mut *transaction)

@@ -90,3 +90,27 @@ async fn what_the_next_model_cost_is_kept_until_the_change_is_over() {
     database.execute("update embedding_models set state = 'retired' where name = 'next'").await;
     assert_eq!(database.store.forget_completed(9 * DAY, 10).await, Ok(1));
 }
+
+#[tokio::test]
+async fn runs_that_are_over_go_and_what_an_administrator_asked_for_stays() {
+    let database = database().await;
+    for (ended_days_ago, outcome) in [("10", "'done'"), ("8", "'done'"), ("null", "null")] {
+        let run = format!(
+            "with asked as (
+                 insert into admin_actions (requested_by, action, requested_at, outcome, ended_at)
+                 values ('ann', 'run', now() - interval '11 d', {outcome},
+                         case when {outcome} is not null then now() end) returning id
+             )
+             insert into runs (part, cause, action_id, started_at, ended_at)
+             select 'main', 'run', id, now() - interval '11 d', now() - {ended_days_ago} * interval '1 d' from asked"
+        );
+        database.execute(&run).await;
+    }
+    assert_eq!(database.store.forget_completed(9 * DAY, 10).await, Ok(0));
+    assert_eq!(
+        number(&database, "select count(*) from runs").await,
+        2,
+        "one is too young, one is under way"
+    );
+    assert_eq!(number(&database, "select count(*) from admin_actions").await, 3);
+}

@@ -26,8 +26,11 @@ use crate::DIMENSIONS;
 
 /// Makes this program the API; the port is printed.
 pub const COMMAND: &str = "embeddings-api";
-/// Different vectors: more than one run stores under an index, since equal ones share a place in that.
+/// Vectors that are made before. Behind the last come the same ones turned by a place, and so on: all that
+/// are stored under an index differ, since equal ones share a place in that.
 const VECTORS: usize = 8_192;
+/// Characters that three numbers take: what a text in base64 can be turned by.
+const PLACE: usize = 16;
 /// Digits of a number in decimal, as the provider writes them.
 const DECIMALS: usize = 9;
 
@@ -47,7 +50,7 @@ struct Request {
 /// Serves until it is killed.
 pub fn serve() -> anyhow::Result<()> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    let base64 = (0..VECTORS).map(|index| format!("\"{}\"", STANDARD.encode(bytes(index))));
+    let base64 = (0..VECTORS).map(|index| STANDARD.encode(bytes(index)));
     let answers = Arc::new(Answers {
         base64: base64.collect(),
         floats: OnceLock::new(),
@@ -89,19 +92,18 @@ async fn embeddings(
 
 impl Answers {
     fn answer(&self, inputs: usize, base64: bool) -> String {
-        let vectors = match base64 {
-            true => &self.base64,
-            false => self.floats.get_or_init(|| (0..VECTORS).map(decimal).collect()),
-        };
         let first = self.next.fetch_add(inputs as u64, Ordering::Relaxed) as usize;
-        let mut body = String::with_capacity(inputs * (vectors[0].len() + 64) + 128);
+        let mut body = String::with_capacity(inputs * (self.base64[0].len() + 64) + 128);
         body.push_str("{\"object\":\"list\",\"data\":[");
         for index in 0..inputs {
             let comma = if index == 0 { "" } else { "," };
             let start =
                 format!("{comma}{{\"object\":\"embedding\",\"index\":{index},\"embedding\":");
             body.push_str(&start);
-            body.push_str(&vectors[(first + index) % VECTORS]);
+            match base64 {
+                true => self.push_base64(first + index, &mut body),
+                false => body.push_str(self.decimal(first + index)),
+            }
             body.push('}');
         }
         let tokens = inputs * 500;
@@ -109,6 +111,18 @@ impl Answers {
             format!("],\"usage\":{{\"prompt_tokens\":{tokens},\"total_tokens\":{tokens}}}}}");
         body.push_str(&usage);
         body
+    }
+
+    fn push_base64(&self, index: usize, body: &mut String) {
+        let vector = &self.base64[index % VECTORS];
+        let (end, beginning) = vector.split_at(index / VECTORS * PLACE % vector.len());
+        body.extend(["\"", beginning, end, "\""]);
+    }
+
+    /// Equal ones come again: only an algorithm asks for them that is not measured with an index.
+    fn decimal(&self, index: usize) -> &str {
+        let vectors = self.floats.get_or_init(|| (0..VECTORS).map(decimal).collect());
+        &vectors[index % VECTORS]
     }
 }
 

@@ -207,21 +207,11 @@ impl Bench<'_> {
             Program::NoIndex { api_millis, .. } => api_millis,
             _ => 0,
         };
-        let mut command = Command::new(env!("CARGO_BIN_EXE_embedding-recovery"));
+        let mut command = child::program(&database.url);
         match program {
             Program::Backlog => command.args(["backlog", "load", "--yes"]),
             _ => command.args(["serve", "--exit-when-idle"]),
         };
-        command.env_clear();
-        for name in ["PATH", "HOME", "TMPDIR", "XDG_CACHE_HOME"] {
-            if let Some(value) = std::env::var_os(name) {
-                command.env(name, value);
-            }
-        }
-        for name in ["EMBEDDING_RECOVERY_LISTEN", "EMBEDDING_RECOVERY_PROBE_LISTEN"] {
-            command.env(name, "127.0.0.1:0");
-        }
-        command.env("DATABASE_URL", &database.url);
         match program {
             Program::LocalModel => command.env("EMBEDDING_MODEL", "local"),
             _ => command

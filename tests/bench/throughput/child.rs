@@ -22,6 +22,22 @@ pub struct Taken {
     pub peak_mb: Option<f64>,
 }
 
+/// The program on a database: nothing of this environment reaches it, and it listens on free ports.
+pub fn program(database_url: &str) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_embedding-recovery"));
+    command.env_clear();
+    for name in ["PATH", "HOME", "TMPDIR", "XDG_CACHE_HOME"] {
+        if let Some(value) = std::env::var_os(name) {
+            command.env(name, value);
+        }
+    }
+    for name in ["EMBEDDING_RECOVERY_LISTEN", "EMBEDDING_RECOVERY_PROBE_LISTEN"] {
+        command.env(name, "127.0.0.1:0");
+    }
+    command.env("DATABASE_URL", database_url);
+    command
+}
+
 /// Runs a child to its end. No other child may end meanwhile.
 ///
 /// # Errors

@@ -187,7 +187,7 @@ async fn prepare<'a>(
     let mut bench = Bench { server, api: Api::start()?, rows: Vec::new(), errors };
     let database = bench.server.database(SETS, Some(CALLS)).await?;
     bench.program(Program::NoIndex { api_millis: 0, traced: false }, &database).await?;
-    bench.rows = rows::read(&database).await?;
+    bench.rows = rows::read(&database, None).await?;
     database.execute("truncate transcript_chunks").await?;
     database.execute(rows::CREATE_BARE).await?;
     bench.server.finish(database).await?;

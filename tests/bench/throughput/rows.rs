@@ -46,6 +46,7 @@ pub enum Means {
 }
 
 /// One row, as it is stored.
+#[derive(Clone)]
 pub struct Row {
     chunk_set_id: Uuid,
     user_id: String,
@@ -53,19 +54,25 @@ pub struct Row {
     embedding_model: String,
     call_title: Option<String>,
     call_date: Option<DateTime<Utc>>,
-    chunk_index: i32,
+    /// Its place in its set.
+    pub chunk_index: i32,
     chunk_text: String,
     content_hash: Vec<u8>,
     speakers: Vec<String>,
     timestamp_start: Option<String>,
     timestamp_end: Option<String>,
-    embedding: Vector,
+    /// Its vector.
+    pub embedding: Vector,
 }
 
-/// All rows of a database that the program filled.
-pub async fn read(database: &Database) -> anyhow::Result<Vec<Row>> {
+/// The rows that the program stored in a database: all, or the last so many.
+pub async fn read(database: &Database, last: Option<usize>) -> anyhow::Result<Vec<Row>> {
+    let order = match last {
+        None => "order by id".into(),
+        Some(rows) => format!("order by id desc limit {rows}"),
+    };
     let mut connection = database.connect().await?;
-    let query = format!("select {COLUMNS} from transcript_chunks order by id");
+    let query = format!("select {COLUMNS} from transcript_chunks {order}");
     let rows = sqlx::query(AssertSqlSafe(query)).fetch(&mut connection);
     let rows = rows.and_then(|row| async move {
         Ok(Row {

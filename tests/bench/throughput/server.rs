@@ -67,7 +67,12 @@ impl Server {
     /// Removes a database.
     pub async fn drop(&self, database: Database) -> anyhow::Result<()> {
         database.store.close().await;
-        self.run(&format!("drop database {} with (force)", database.name)).await
+        self.drop_named(&database.name).await
+    }
+
+    /// Removes a database that was left.
+    pub async fn drop_named(&self, name: &str) -> anyhow::Result<()> {
+        self.run(&format!("drop database {name} with (force)")).await
     }
 
     /// Statements that a database was sent so far.
