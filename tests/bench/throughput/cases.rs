@@ -73,6 +73,7 @@ impl Case {
                 };
                 let table = match (table, live_index) {
                     (Table::Bare, _) => "bare table",
+                    (Table::OwnWithoutWords, _) => "no words",
                     (Table::Own, false) => "its table",
                     (Table::Own, true) => "live HNSW",
                 };
@@ -145,6 +146,9 @@ impl Bench<'_> {
                 .store
                 .use_model(&embedding_recovery::ports::Model { name, dimensions })
                 .await?;
+        }
+        if matches!(case, Case::Raw { table: Table::OwnWithoutWords, .. }) {
+            database.execute(rows::DROP_WORDS).await?;
         }
         let (requests, statements) =
             (self.api.requests().await?, self.server.statements(database).await?);

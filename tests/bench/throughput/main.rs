@@ -140,10 +140,15 @@ fn cases() -> Vec<Case> {
     let raw =
         |means, table, connections, live_index| Case::Raw { means, table, connections, live_index };
     let mut cases = Vec::new();
-    for (table, live_index) in [(Table::Bare, false), (Table::Own, false), (Table::Own, true)] {
-        for means in [Means::Copy, Means::Unnest] {
-            cases.extend([1, 2].map(|connections| raw(means, table, connections, live_index)));
-        }
+    for (means, table, live_index) in [
+        (Means::Copy, Table::Bare, false),
+        (Means::Unnest, Table::Bare, false),
+        (Means::Unnest, Table::OwnWithoutWords, false),
+        (Means::Copy, Table::Own, false),
+        (Means::Unnest, Table::Own, false),
+        (Means::Unnest, Table::Own, true),
+    ] {
+        cases.extend([1, 2].map(|connections| raw(means, table, connections, live_index)));
     }
     let no_index = |api_millis, traced| Case::Program(Program::NoIndex { api_millis, traced });
     cases.extend([
