@@ -3,8 +3,6 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use uuid::Uuid;
-
 use super::embedding::embedding_of_worker;
 use super::sampling::Sampling;
 use super::waiting::wait_out;
@@ -17,6 +15,7 @@ use crate::domain::failure::Failure;
 use crate::domain::retry::RecoveryPolicy;
 use crate::ports::{Model, Store, TaskCounts};
 use crate::postgres::{ModelInUse, ModelState, PgStore};
+use crate::telemetry;
 
 /// Between two looks at whether another model took the place of the service's own.
 const MODEL_POLL: Duration = Duration::from_secs(2);
@@ -190,7 +189,7 @@ pub(super) async fn tree_settings(
         store: Arc::new(store.clone()),
         embedder: embedding.embedder.clone(),
         model,
-        worker_id: Uuid::new_v4(),
+        worker_id: telemetry::instance_id(),
         recordings_max: work.claim_batch,
         lease: work.lease(),
         retry: work.retry(),

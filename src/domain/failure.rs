@@ -213,6 +213,11 @@ impl Failure {
         "shutdown",
     ];
 
+    /// Each [`Failure::class`] that a request to a provider can fail with, but for `rate_limited`, which
+    /// is no fault of anybody's.
+    pub const CLASSES_OF_REQUESTS: [&str; 5] =
+        ["request_refused", "quota_exhausted", "key_refused", "provider_unavailable", "bad_answer"];
+
     /// A stable name for the kind of failure, stored as `failure_class` and used to group
     /// failures.
     pub fn class(&self) -> &'static str {

@@ -9,6 +9,8 @@ pub mod metrics;
 mod otlp;
 pub mod spans;
 
+use std::sync::OnceLock;
+
 use opentelemetry::trace::TracerProvider;
 use opentelemetry_appender_tracing::layer::OpenTelemetryTracingBridge;
 use opentelemetry_otlp::ExporterBuildError;
@@ -18,6 +20,7 @@ use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::registry::LookupSpan;
 use tracing_subscriber::util::SubscriberInitExt;
 use tracing_subscriber::{EnvFilter, Layer};
+use uuid::Uuid;
 
 use environment::{Environment, EnvironmentError};
 use otlp::Pipeline;
@@ -52,6 +55,13 @@ pub enum TelemetryError {
     /// The system gives no thread for it.
     #[error("telemetry cannot be exported: {0}")]
     Runtime(std::io::Error),
+}
+
+/// Names this process: `service.instance.id` of its telemetry, and of its work in the database, so that a
+/// trace leads to the worker and back.
+pub fn instance_id() -> Uuid {
+    static INSTANCE_ID: OnceLock<Uuid> = OnceLock::new();
+    *INSTANCE_ID.get_or_init(Uuid::new_v4)
 }
 
 /// Keeps telemetry going; what is buffered is sent when it is dropped, within a bound.

@@ -4,6 +4,11 @@
 use std::sync::mpsc;
 use std::time::{Duration, Instant};
 
+use super::drops::{self, Counted, Signal};
+use super::environment::{Destination, Environment, Protocol};
+use super::idle::WithoutIdleClaims;
+use super::metrics;
+use super::{SERVICE, TelemetryError, instance_id};
 use opentelemetry::{Key, KeyValue};
 use opentelemetry_otlp::tonic_types::transport::ClientTlsConfig;
 use opentelemetry_otlp::{
@@ -16,13 +21,6 @@ use opentelemetry_sdk::logs::SdkLoggerProvider;
 use opentelemetry_sdk::metrics::{PeriodicReader, SdkMeterProvider};
 use opentelemetry_sdk::trace::{BatchSpanProcessor, SdkTracerProvider};
 use tokio::runtime::Runtime;
-use uuid::Uuid;
-
-use super::drops::{self, Counted, Signal};
-use super::environment::{Destination, Environment, Protocol};
-use super::idle::WithoutIdleClaims;
-use super::metrics;
-use super::{SERVICE, TelemetryError};
 
 /// What is not sent by then, when the process ends, is lost.
 const SHUTDOWN_TIME: Duration = Duration::from_secs(3);
@@ -132,7 +130,7 @@ fn resource() -> Resource {
     let own = [
         ("service.name", SERVICE.to_owned()),
         ("service.version", env!("CARGO_PKG_VERSION").to_owned()),
-        ("service.instance.id", Uuid::new_v4().to_string()),
+        ("service.instance.id", instance_id().to_string()),
     ];
     let is_unset = |name: &'static str| match detected.get(&Key::new(name)) {
         // The SDK's own guess, where nobody names the service.

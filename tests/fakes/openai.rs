@@ -64,6 +64,8 @@ struct Bought {
 pub struct Purchase {
     /// SHA-256 of the text, as chunks are stored with.
     pub content_hash: [u8; 32],
+    /// Length of the text.
+    pub bytes: usize,
     /// When its request came.
     pub asked_at: Instant,
 }
@@ -268,7 +270,11 @@ impl Shared {
         lock(&self.bought).extend(inputs.map(|input| Bought {
             hash: hash_of(input),
             start: start_of(input),
-            purchase: Purchase { content_hash: Sha256::digest(input).into(), asked_at },
+            purchase: Purchase {
+                content_hash: Sha256::digest(input).into(),
+                bytes: input.len(),
+                asked_at,
+            },
         }));
     }
 

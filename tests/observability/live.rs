@@ -63,19 +63,6 @@ async fn settled(database: &TestDatabase, completed: u64, dead: u64) {
     .await;
 }
 
-/// A good answer to one input that tells the limits, as the provider's probe at the start is answered.
-fn with_limits() -> Reply {
-    let headers = [("limit", "1000"), ("remaining", "900"), ("reset", "1ms")];
-    let headers = headers.iter().flat_map(|(what, value)| {
-        let name = |of: &str| -> &'static str {
-            Box::leak(format!("x-ratelimit-{what}-{of}").into_boxed_str())
-        };
-        [(name("requests"), (*value).to_owned()), (name("tokens"), (*value).to_owned())]
-    });
-    let body = r#"{"data":[{"index":0,"embedding":[1,0,0,0,0,0,0,0]}],"usage":{"prompt_tokens":4,"total_tokens":4}}"#;
-    Reply::Status { code: 200, body: body.into(), headers: headers.collect() }
-}
-
 /// Whether Prometheus has seen such a series.
 async fn seen(prometheus: &Prometheus, selector: &str) {
     eventually(selector, async || !prometheus.samples(selector).await.is_empty()).await;
@@ -162,7 +149,7 @@ fn questions() -> Vec<(String, String)> {
 #[tokio::test(flavor = "multi_thread")]
 async fn every_expression_has_data_on_a_prometheus_that_scrapes_the_service_under_load() {
     let (database, fake) = (TestDatabase::new().await, FakeOpenAi::start(8));
-    fake.script([with_limits()]);
+    fake.script([Reply::with_limits()]);
     let url = database.url_of_role("set statement_timeout = '300ms'").await;
     let service = Watched::start(&database, &fake, &["--database-url", &url]);
     let Some(prometheus) = Prometheus::start(&[service.address()], None).await else { return };

@@ -100,7 +100,7 @@ async fn spans_and_logs_arrive_correlated_and_linked_to_who_enqueued() {
     let kept = database.value::<String>("select trace_id from embedding_attempts").await;
     assert_eq!(kept, attempt.trace_id);
     let log = logs.iter().find(|log| is_end(log)).unwrap();
-    assert_eq!(log.trace_id, attempt.trace_id, "{log:?}");
+    assert_eq!((&log.trace_id, &log.span_id), (&attempt.trace_id, &attempt.span_id), "{log:?}");
     let line = stderr.lines().find(|line| line.contains("\"completed\"")).unwrap();
     let line: serde_json::Value = serde_json::from_str(line).unwrap();
     assert_eq!(line["trace_id"], *attempt.trace_id, "{line}");

@@ -2,6 +2,9 @@
 
 mod collectors;
 mod discretion;
+mod identity;
+mod measured;
+mod metrics;
 mod received;
 mod trees;
 

@@ -37,8 +37,25 @@ impl Metrics {
         for class in Failure::CLASSES {
             self.count(&names::DEAD_LETTERS, 0, &[KeyValue::new(ERROR, class)]);
         }
+        for part in Part::ALL {
+            self.begin_attempts(part);
+        }
         for actor in ["writer", "recovery", "claimer", "scheduler", "recording"] {
             self.count(&names::ACTOR_RESTARTS, 0, &[KeyValue::new(ACTOR, actor)]);
+        }
+    }
+
+    fn begin_attempts(&self, part: Part) {
+        let ending = |outcome: Outcome| [part_of(part), KeyValue::new(OUTCOME, outcome.as_str())];
+        for outcome in [Outcome::Completed, Outcome::Superseded] {
+            self.count(&names::ATTEMPTS, 0, &ending(outcome));
+        }
+        for class in Failure::CLASSES {
+            for outcome in Outcome::of_failures(part) {
+                let [part, outcome] = ending(*outcome);
+                let failed = [part, outcome, KeyValue::new(ERROR, class)];
+                self.count(&names::ATTEMPTS, 0, &failed);
+            }
         }
     }
 
@@ -150,6 +167,10 @@ impl Metrics {
     /// A provider is about to be asked for the first time.
     pub fn provider_chosen(&self, by: &Provider) {
         let provider = KeyValue::new(names::PROVIDER, by.name.clone());
+        for class in Failure::CLASSES_OF_REQUESTS {
+            let failed = [provider.clone(), KeyValue::new(ERROR, class)];
+            self.count(&names::PROVIDER_ERRORS, 0, &failed);
+        }
         self.count(&names::RATE_LIMITED, 0, &[provider]);
     }
 

@@ -14,6 +14,7 @@ use crate::domain::part::Part;
 use crate::domain::recording::RecordingKey;
 use crate::domain::task::{Lease, Settlement, Task};
 use crate::domain::trace::Origins;
+use crate::telemetry::spans::Provider;
 
 /// A reader that the test keeps a hand on, as OTLP's reads by itself.
 #[derive(Debug, Clone)]
@@ -130,6 +131,39 @@ fn a_lost_lease_ends_no_first_pass_and_an_interrupted_recovery_is_none() {
     let superseded = ["part=\"main\"", "outcome=\"superseded\""];
     let sum = "embedding_recovery_attempt_duration_seconds_sum";
     assert_eq!(value(sum, &superseded), Some(3.0));
+}
+
+#[test]
+fn every_failure_is_counted_from_zero_so_that_the_first_of_it_is_seen() {
+    let (text, _) = told(|metrics| {
+        let (name, model) = ("openai".to_owned(), "small".to_owned());
+        metrics.provider_chosen(&Provider { name, model, server: None });
+    });
+    let value = |name: &str, labels: &[&str]| value(&text, name, labels);
+    let attempts = "embedding_recovery_attempts_total";
+    for class in Failure::CLASSES {
+        let class = format!("error_type=\"{class}\"");
+        assert_eq!(value("embedding_recovery_dead_letters_total", &[&class]), Some(0.0));
+        for (part, outcome) in [
+            ("part=\"main\"", "outcome=\"retried\""),
+            ("part=\"main\"", "outcome=\"dead_lettered\""),
+            ("part=\"main\"", "outcome=\"released\""),
+            ("part=\"recovery\"", "outcome=\"dead_lettered\""),
+            ("part=\"recovery\"", "outcome=\"released\""),
+        ] {
+            assert_eq!(value(attempts, &[part, outcome, &class]), Some(0.0), "{class}");
+        }
+    }
+    for part in ["part=\"main\"", "part=\"recovery\""] {
+        assert_eq!(value(attempts, &[part, "outcome=\"completed\""]), Some(0.0));
+    }
+    let errors = "embedding_recovery_provider_errors_total";
+    for class in Failure::CLASSES_OF_REQUESTS {
+        assert!(Failure::CLASSES.contains(&class), "{class}");
+        let class = format!("error_type=\"{class}\"");
+        let openai = "gen_ai_provider_name=\"openai\"";
+        assert_eq!(value(errors, &[openai, &class]), Some(0.0));
+    }
 }
 
 #[test]

@@ -3,6 +3,7 @@
 use opentelemetry::KeyValue;
 
 use super::names::LANE;
+use crate::domain::part::Part;
 use crate::domain::task::Settlement;
 
 /// How an attempt ended, in the words of `embedding_recovery.attempts`.
@@ -32,6 +33,16 @@ impl Outcome {
             Outcome::DeadLettered => "dead_lettered",
             Outcome::Released => "released",
             Outcome::Lost => "lost",
+        }
+    }
+}
+
+impl Outcome {
+    /// How an attempt of a part that fails usually ends: nobody tries a recovery again before its time.
+    pub(super) fn of_failures(part: Part) -> &'static [Self] {
+        match part {
+            Part::Main => &[Self::Retried, Self::DeadLettered, Self::Released],
+            Part::Recovery => &[Self::DeadLettered, Self::Released],
         }
     }
 }

@@ -16,7 +16,7 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Instant;
 
-use anyhow::Context;
+use anyhow::{Context, ensure};
 use chrono::Utc;
 use embedding_recovery::domain::recording::RecordingKey;
 use embedding_recovery::import::Recordings;
@@ -33,22 +33,33 @@ const DIMENSIONS: usize = 1_536;
 
 /// How much is measured.
 struct Size {
-    /// Recordings of the shared file; all where there are fewer.
-    recordings: usize,
+    calls: Calls,
     tiny_recordings: usize,
     long_recording_chunks: usize,
     repetitions: usize,
 }
 
+/// What is embedded in most cases.
+enum Calls {
+    /// So many of the shared recordings; all where there are fewer.
+    Shared(usize),
+    /// So many, of so many chunks each: they are there wherever the benchmark is.
+    MadeUp(usize, usize),
+}
+
 const FULL: Size = Size {
-    recordings: 1_000,
+    calls: Calls::Shared(1_000),
     tiny_recordings: 5_000,
     long_recording_chunks: 5_000,
     repetitions: 3,
 };
 /// For a look at whether it still runs, in a minute.
-const SMOKE: Size =
-    Size { recordings: 3, tiny_recordings: 100, long_recording_chunks: 200, repetitions: 1 };
+const SMOKE: Size = Size {
+    calls: Calls::MadeUp(3, 50),
+    tiny_recordings: 100,
+    long_recording_chunks: 100,
+    repetitions: 1,
+};
 
 fn main() -> anyhow::Result<ExitCode> {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
@@ -65,15 +76,13 @@ fn measure(arguments: &[String]) -> anyhow::Result<ExitCode> {
     let has = |flag: &str| arguments.iter().any(|argument| argument == flag);
     let smoke = has("--smoke");
     let only = arguments.iter().find_map(|argument| argument.strip_prefix("--only="));
-    let recordings =
-        Path::new(env!("CARGO_MANIFEST_DIR")).join("../shared/recordings/recordings.jsonl.gz");
-    if !recordings.exists() {
-        println!("skipped: {} is not here", recordings.display());
-        return Ok(ExitCode::SUCCESS);
-    }
     let size = if smoke { SMOKE } else { FULL };
+    let Some(calls) = calls(&size)? else {
+        println!("skipped: the shared recordings are not here");
+        return Ok(ExitCode::SUCCESS);
+    };
     let runtime = tokio::runtime::Runtime::new()?;
-    let (about, all) = runtime.block_on(run(&recordings, &size, only))?;
+    let (about, all) = runtime.block_on(run(&calls, &size, only))?;
     let targets = report::targets(&all, smoke);
     match has("--json") {
         true => println!("{}", report::as_json(&about, &all, &targets)),
@@ -83,9 +92,31 @@ fn measure(arguments: &[String]) -> anyhow::Result<ExitCode> {
     Ok(if missed { ExitCode::FAILURE } else { ExitCode::SUCCESS })
 }
 
+/// The calls of most cases; `None` where they are not here.
+fn calls(size: &Size) -> anyhow::Result<Option<Vec<ImportedRecording>>> {
+    let recordings_max = match size.calls {
+        Calls::Shared(recordings_max) => recordings_max,
+        Calls::MadeUp(recordings, chunks) => {
+            let made_up = (0..recordings).map(|recording_id| made_up(recording_id as i64, chunks));
+            return Ok(Some(made_up.collect()));
+        }
+    };
+    let path =
+        Path::new(env!("CARGO_MANIFEST_DIR")).join("../shared/recordings/recordings.jsonl.gz");
+    if !path.exists() {
+        return Ok(None);
+    }
+    let read = Recordings::open(&path, "user0")?.take(recordings_max);
+    let recordings = read.map(|read| match read {
+        Ok(read) => Ok(read.recording),
+        Err(refused) => Err(anyhow::anyhow!("{refused}")),
+    });
+    Ok(Some(recordings.collect::<anyhow::Result<_>>()?))
+}
+
 /// All cases, or those whose name has `only`, in turns.
 async fn run(
-    recordings: &Path,
+    calls: &[ImportedRecording],
     size: &Size,
     only: Option<&str>,
 ) -> anyhow::Result<(String, Vec<Runs>)> {
@@ -93,7 +124,7 @@ async fn run(
         std::env::temp_dir().join(format!("embedding-recovery-bench-{}", std::process::id()));
     let errors = folder.with_extension("log");
     let server = Server::start(folder).await?;
-    let measured = run_on(&server, recordings, size, only, errors.clone()).await;
+    let measured = run_on(&server, calls, size, only, errors.clone()).await;
     server.stop().await?;
     let _ = std::fs::remove_file(errors);
     measured
@@ -101,12 +132,12 @@ async fn run(
 
 async fn run_on(
     server: &Server,
-    recordings: &Path,
+    calls: &[ImportedRecording],
     size: &Size,
     only: Option<&str>,
     errors: PathBuf,
 ) -> anyhow::Result<(String, Vec<Runs>)> {
-    let bench = prepare(server, recordings, size, errors).await?;
+    let bench = prepare(server, calls, size, errors).await?;
     let chosen = |case: &Case| only.is_none_or(|only| case.name().contains(only));
     let mut all: Vec<Runs> =
         cases().into_iter().filter(chosen).map(|case| Runs { case, runs: Vec::new() }).collect();
@@ -170,14 +201,13 @@ fn cases() -> Vec<Case> {
 /// is to write.
 async fn prepare<'a>(
     server: &'a Server,
-    recordings: &Path,
+    calls: &[ImportedRecording],
     size: &Size,
     errors: PathBuf,
 ) -> anyhow::Result<Bench<'a>> {
     let database = server.database(CALLS, None).await?;
-    for recording in Recordings::open(recordings, "user0")?.take(size.recordings) {
-        let recording = recording.map_err(|refused| anyhow::anyhow!("{refused}"))?.recording;
-        store(&database, &recording).await?;
+    for call in calls {
+        store(&database, call).await?;
     }
     server.finish(database).await?;
     for (name, count, chunks) in
@@ -193,6 +223,7 @@ async fn prepare<'a>(
     let database = bench.server.database(SETS, Some(CALLS)).await?;
     bench.program(Program::NoIndex { api_millis: 0, traced: false }, &database).await?;
     bench.rows = rows::read(&database, None).await?;
+    ensure!(!bench.rows.is_empty(), "the program stored nothing");
     database.execute("truncate transcript_chunks").await?;
     database.execute(rows::CREATE_BARE).await?;
     bench.server.finish(database).await?;

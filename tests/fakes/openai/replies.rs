@@ -65,6 +65,23 @@ impl Reply {
         let body = json!({ "error": { "message": message, "type": "fake", "code": error_code } });
         Self::Status { code, body: body.to_string(), headers: Vec::new() }
     }
+
+    /// A good answer to one input, for four tokens, that tells limits of which nine tenths are left.
+    pub fn with_limits() -> Self {
+        let headers = [
+            ("x-ratelimit-limit-requests", "1000"),
+            ("x-ratelimit-remaining-requests", "900"),
+            ("x-ratelimit-reset-requests", "1ms"),
+            ("x-ratelimit-limit-tokens", "1000"),
+            ("x-ratelimit-remaining-tokens", "900"),
+            ("x-ratelimit-reset-tokens", "1ms"),
+        ];
+        let embedding = json!({ "index": 0, "embedding": [1, 0, 0, 0, 0, 0, 0, 0] });
+        let usage = json!({ "prompt_tokens": 4, "total_tokens": 4 });
+        let body = json!({ "data": [embedding], "usage": usage }).to_string();
+        let headers = headers.map(|(name, value)| (name, value.to_owned())).into();
+        Self::Status { code: 200, body, headers }
+    }
 }
 
 /// FNV-1a, 64 bits: names a text in the logs.
