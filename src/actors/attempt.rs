@@ -142,7 +142,8 @@ impl Attempt {
     /// Stores chunks whose vector another live set holds: nothing is bought.
     async fn reuse(&self, plan: &Plan, indexes: &[u32]) -> Result<(), Failure> {
         for page in indexes.chunks(REUSED_ROWS_MAX) {
-            self.store_rows(plan, page.iter().map(|index| (*index, None)).collect()).await?;
+            let rows = page.iter().map(|index| plan.row(*index, plan.text(*index), None));
+            self.store_rows(plan, rows).await?;
         }
         Ok(())
     }
@@ -152,19 +153,18 @@ impl Attempt {
     async fn store_rows(
         &self,
         plan: &Plan,
-        vectors: Vec<(u32, Option<Vec<f32>>)>,
+        rows: impl ExactSizeIterator<Item = ChunkRow>,
     ) -> Result<(), Failure> {
         let waiting = self.progress.suspend();
         let permits = self
             .lanes
             .permits(plan.destination.patient)
-            .acquire_many_owned(vectors.len() as u32)
+            .acquire_many_owned(rows.len() as u32)
             .await;
         drop(waiting);
         // The semaphore is never closed.
         let permits = Arc::new(permits.map_err(|_| Failure::Shutdown)?);
-        let rows: Arc<[ChunkRow]> =
-            vectors.into_iter().map(|(index, vector)| plan.row(index, vector)).collect();
+        let rows: Arc<[ChunkRow]> = rows.collect();
         self.writer
             .ask(|reply| WriterMessage::Store {
                 destination: plan.destination.clone(),
@@ -195,17 +195,21 @@ const REUSED_ROWS_MAX: usize = 100;
 impl Plan {
     /// Tokens, as they are estimated, of all chunks but the `missing`, which are in ascending order.
     fn tokens_but_of(&self, missing: &[u32]) -> u64 {
-        let kept =
-            (0..).zip(&self.chunks).filter(|(index, _)| missing.binary_search(index).is_err());
-        kept.map(|(_, chunk)| estimate_tokens(chunk.embedded_text(&self.recording).len()) as u64)
-            .sum()
+        let kept = (0..)
+            .zip(&self.embedded_bytes)
+            .filter(|(index, _)| missing.binary_search(index).is_err());
+        kept.map(|(_, bytes)| estimate_tokens(*bytes) as u64).sum()
     }
 
-    fn row(&self, index: u32, embedding: Option<Vec<f32>>) -> ChunkRow {
+    fn text(&self, index: u32) -> String {
+        self.chunks[index as usize].text(&self.recording)
+    }
+
+    fn row(&self, index: u32, text: String, embedding: Option<Vec<f32>>) -> ChunkRow {
         let chunk = &self.chunks[index as usize];
         ChunkRow {
             index,
-            text: chunk.text(&self.recording),
+            text,
             content_hash: self.content_hashes[index as usize],
             speakers: chunk.speakers(&self.recording),
             start_secs: chunk.start_secs(&self.recording),

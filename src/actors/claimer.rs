@@ -106,6 +106,8 @@ pub(super) struct ClaimerState {
     paused_until: Option<Instant>,
     /// A claim failed: it may have been carried out all the same.
     claim_in_doubt: bool,
+    /// A `Poll` for slots that came free is on its way.
+    poll_queued: bool,
     next_poll: Option<JoinHandle<Result<(), ractor::MessagingErr<ClaimerMessage>>>>,
 }
 
@@ -126,6 +128,7 @@ impl Actor for Claimer {
             suspect_waits: true,
             paused_until: None,
             claim_in_doubt: false,
+            poll_queued: false,
             next_poll: None,
         })
     }
@@ -149,7 +152,10 @@ impl Actor for Claimer {
         state: &mut Self::State,
     ) -> Result<(), ActorProcessingErr> {
         match message {
-            ClaimerMessage::Poll => state.poll(&myself).await,
+            ClaimerMessage::Poll => {
+                state.poll_queued = false;
+                state.poll(&myself).await;
+            }
             ClaimerMessage::Renew => state.renew_all().await,
             ClaimerMessage::NoteLimit => state.note_limit().await,
             ClaimerMessage::Started { tokens, alone } => {
@@ -173,7 +179,10 @@ impl Actor for Claimer {
                 state.held.tokens.remove(&token);
                 state.held.recovering.remove(&token);
                 state.held.alone &= !state.held.tokens.is_empty();
-                state.poll(&myself).await;
+                // Behind all others that came free meanwhile: one claim fills their slots.
+                if !std::mem::replace(&mut state.poll_queued, true) {
+                    myself.cast(ClaimerMessage::Poll)?;
+                }
             }
             ClaimerMessage::Pause(trouble) => {
                 state.held.trouble = Some(trouble);

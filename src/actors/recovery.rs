@@ -35,10 +35,16 @@ const LOOK_AGAIN: Duration = Duration::from_secs(1);
 /// A dead letter is looked for this much after it falls due, so as not to come a moment early.
 const DUE_MARGIN: Duration = Duration::from_millis(20);
 
+/// Dead sets wait this long for others to be deleted with: they are in nobody's way, and a thousand short
+/// recordings a minute are no reason for a thousand looks.
+const CLEAN_DELAY: Duration = Duration::from_secs(1);
+
 /// Messages of Recovery.
 pub(super) enum RecoveryMessage {
     /// Settle leases whose time is over.
     Sweep,
+    /// A set was made current: there may be a dead one.
+    Replaced,
     /// Delete chunks of dead sets.
     Clean,
     /// Tell others when ticks fall.
@@ -89,6 +95,8 @@ pub(super) struct RecoveryState {
     occasion: Occasion,
     /// A claim failed: it may have been carried out all the same.
     claim_in_doubt: bool,
+    /// A `Clean` comes within [`CLEAN_DELAY`].
+    clean_waits: bool,
     next_look: Option<JoinHandle<Result<(), ractor::MessagingErr<RecoveryMessage>>>>,
 }
 
@@ -110,6 +118,7 @@ impl Actor for Recovery {
             run: None,
             occasion: Occasion::Look,
             claim_in_doubt: false,
+            clean_waits: false,
             next_look: None,
         })
     }
@@ -139,12 +148,20 @@ impl Actor for Recovery {
             RecoveryMessage::Sweep => {
                 note(outages.answered(state.arguments.sweep()).await, &outages);
             }
-            RecoveryMessage::Clean => match state.arguments.clean().await {
-                Ok(deleted) if deleted == u64::from(DELETE_ROWS_MAX) => {
-                    myself.cast(RecoveryMessage::Clean)?;
+            RecoveryMessage::Replaced => {
+                if !std::mem::replace(&mut state.clean_waits, true) {
+                    myself.send_after(CLEAN_DELAY, || RecoveryMessage::Clean);
                 }
-                result => note(result.map(|_| ()), &outages),
-            },
+            }
+            RecoveryMessage::Clean => {
+                state.clean_waits = false;
+                match state.arguments.clean().await {
+                    Ok(deleted) if deleted == u64::from(DELETE_ROWS_MAX) => {
+                        myself.cast(RecoveryMessage::Clean)?;
+                    }
+                    result => note(result.map(|_| ()), &outages),
+                }
+            }
             RecoveryMessage::NoteCron => state.arguments.note_cron().await,
             RecoveryMessage::Arm => state.arm(&myself).await,
             RecoveryMessage::Tick(at) => state.tick(&myself, at).await?,

@@ -13,68 +13,76 @@ use crate::ports::Source;
 /// take of the process's memory.
 pub const TRANSCRIPT_BYTES_MAX: u64 = 32 * 1024 * 1024;
 
-/// Loads a recording in one snapshot, so that the digest is of exactly these segments.
+/// Segments in one row of the answer: each row costs more than its segments do, and yet no row may
+/// hold a whole call, since the driver has a row in memory twice.
+const SEGMENTS_PER_ROW: i64 = 200;
+
+/// Loads a recording.
 pub(super) async fn load(pool: &Pool, key: &RecordingKey) -> Result<Source, Failure> {
-    let mut snapshot = super::begin_patient_snapshot(pool).await?;
-    let source = read(&mut snapshot, key).await?;
-    snapshot.commit().await?;
+    let mut transaction = super::begin_patient(pool).await?;
+    let source = read(&mut transaction, key).await?;
+    transaction.commit().await?;
     Ok(source)
 }
 
-/// Reads a recording, and its digest, within a snapshot.
-pub(super) async fn read(snapshot: &mut Session, key: &RecordingKey) -> Result<Source, Failure> {
-    let call = sqlx::query!(
-        r#"select c.title, c.created_at, s.segments as "segments!", s.bytes as "bytes!"
-           from fathom_calls c, lateral (
-               select count(*) as segments,
-                      coalesce(sum(octet_length(coalesce(edited_text, text)))
-                               filter (where is_deleted is not true), 0)::bigint as bytes
-               from fathom_transcripts t
-               where t.user_id = c.user_id and t.recording_id = c.recording_id
-           ) s
-           where c.user_id = $1 and c.recording_id = $2"#,
+/// Reads a recording and its digest in one statement, so that the digest is of exactly these
+/// segments.
+pub(super) async fn read(connection: &mut Session, key: &RecordingKey) -> Result<Source, Failure> {
+    let mut pages = sqlx::query!(
+        r#"with call as materialized (
+               select c.user_id, c.recording_id, c.title, c.created_at, s.segments, s.bytes,
+                      case when s.bytes <= $3 then recording_digest(c.user_id, c.recording_id) end as digest
+               from fathom_calls c, lateral (
+                   select count(*) as segments,
+                          coalesce(sum(octet_length(coalesce(edited_text, text)))
+                                   filter (where is_deleted is not true), 0)::bigint as bytes
+                   from fathom_transcripts t
+                   where t.user_id = c.user_id and t.recording_id = c.recording_id
+               ) s
+               where c.user_id = $1 and c.recording_id = $2
+           )
+           select call.title, call.created_at, call.segments as "segments!", call.bytes as "bytes!", call.digest,
+                  page.speakers as "speakers?: Vec<Option<String>>", page.texts as "texts?: Vec<String>",
+                  page.timestamps as "timestamps?: Vec<Option<String>>"
+           from call left join lateral (
+               select position / $4 as number, array_agg(speaker order by id) as speakers,
+                      array_agg(words order by id) as texts, array_agg(timestamp order by id) as timestamps
+               from (select t.id, coalesce(t.edited_speaker_name, t.speaker_name) as speaker,
+                            coalesce(t.edited_text, t.text, '') as words, t.timestamp,
+                            row_number() over (order by t.id) - 1 as position
+                     from fathom_transcripts t
+                     where t.user_id = call.user_id and t.recording_id = call.recording_id
+                       and t.is_deleted is not true) segments
+               group by 1
+           ) page on call.bytes <= $3
+           order by page.number"#,
         key.user_id,
         key.recording_id,
+        TRANSCRIPT_BYTES_MAX as i64,
+        SEGMENTS_PER_ROW,
     )
-    .fetch_optional(&mut *snapshot)
-    .await?
-    .ok_or(Failure::RecordingDeleted)?;
-    if call.segments == 0 {
+    .fetch(connection);
+    let first = pages.try_next().await?.ok_or(Failure::RecordingDeleted)?;
+    if first.segments == 0 {
         return Err(Failure::TranscriptMissing);
     }
-    if call.bytes as u64 > TRANSCRIPT_BYTES_MAX {
-        let (bytes, bytes_max) = (call.bytes as u64, TRANSCRIPT_BYTES_MAX);
-        return Err(Failure::TranscriptTooLarge { bytes, bytes_max });
+    let too_large =
+        Failure::TranscriptTooLarge { bytes: first.bytes as u64, bytes_max: TRANSCRIPT_BYTES_MAX };
+    let digest = first.digest.ok_or(too_large)?;
+    let (title, created_at) = (first.title, first.created_at);
+    let mut segments = Vec::with_capacity(first.segments as usize);
+    let mut page = Some((first.speakers, first.texts, first.timestamps));
+    while let Some((speakers, texts, timestamps)) = page {
+        let (speakers, timestamps) = (speakers.unwrap_or_default(), timestamps.unwrap_or_default());
+        let spoken = speakers.into_iter().zip(texts.unwrap_or_default()).zip(timestamps);
+        segments.extend(spoken.map(|((speaker, text), timestamp)| Segment {
+            speaker: speaker.filter(|name| !name.trim().is_empty()),
+            text,
+            start_secs: timestamp.as_deref().and_then(parse_timestamp),
+        }));
+        page = pages.try_next().await?.map(|next| (next.speakers, next.texts, next.timestamps));
     }
-    let digest = sqlx::query_scalar!(
-        r#"select recording_digest($1, $2) as "digest!""#,
-        key.user_id,
-        key.recording_id
-    )
-    .fetch_one(&mut *snapshot)
-    .await?;
-    let segments = sqlx::query!(
-        r#"select coalesce(edited_speaker_name, speaker_name) as speaker,
-                  coalesce(edited_text, text, '') as "text!", timestamp
-           from fathom_transcripts
-           where user_id = $1 and recording_id = $2 and is_deleted is not true
-           order by id"#,
-        key.user_id,
-        key.recording_id,
-    )
-    .map(|row| Segment {
-        speaker: row.speaker.filter(|name| !name.trim().is_empty()),
-        text: row.text,
-        start_secs: row.timestamp.as_deref().and_then(parse_timestamp),
-    })
-    .fetch(&mut *snapshot)
-    .try_collect::<Vec<_>>()
-    .await?;
-    let recording = Recording {
-        key: key.clone(),
-        title: call.title,
-        created_at: call.created_at,
-        segments: in_spoken_order(segments),
-    };
+    let recording =
+        Recording { key: key.clone(), title, created_at, segments: in_spoken_order(segments) };
     Ok(Source { recording, digest })
 }

@@ -32,6 +32,7 @@ mod settlements;
 mod store;
 mod transcript_chunks;
 mod vector_indexes;
+mod vectors;
 mod verify;
 mod workers;
 

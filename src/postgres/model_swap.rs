@@ -178,6 +178,8 @@ pub(super) async fn retire(connection: &mut Session, rows_max: u32) -> Result<u6
              select s.id from chunk_sets s
              join embedding_models m on m.name = s.model and m.state = 'retired'
              where s.state <> 'dead'
+               -- Seen first, and then no set: nearly always no model is retired.
+               and exists (select from embedding_models where state = 'retired')
              limit $1
              for update of s skip locked)",
         i64::from(rows_max)

@@ -1,9 +1,10 @@
 //! `transcript_chunks`: the fenced insert, and the removal of dead sets.
 
-use pgvector::Vector;
 use sqlx::PgExecutor;
+use sqlx::types::Json;
 
 use super::connection::Pool;
+use super::vectors::Components;
 use crate::domain::failure::Failure;
 use crate::domain::recording::format_timestamp;
 use crate::ports::{ChunkRow, Destination};
@@ -19,14 +20,14 @@ pub(super) async fn insert(
     let indexes: Vec<i32> = rows.iter().map(|row| row.index as i32).collect();
     let texts: Vec<&str> = rows.iter().map(|row| row.text.as_str()).collect();
     let hashes: Vec<&[u8]> = rows.iter().map(|row| row.content_hash.as_slice()).collect();
-    let speakers: Vec<serde_json::Value> =
-        rows.iter().map(|row| serde_json::json!(row.speakers)).collect();
+    let speakers: Vec<Json<&[String]>> =
+        rows.iter().map(|row| Json(row.speakers.as_slice())).collect();
     let starts: Vec<Option<String>> =
         rows.iter().map(|row| row.start_secs.map(format_timestamp)).collect();
     let ends: Vec<Option<String>> =
         rows.iter().map(|row| row.end_secs.map(format_timestamp)).collect();
-    let vectors: Vec<Option<Vector>> =
-        rows.iter().map(|row| row.embedding.clone().map(Vector::from)).collect();
+    let vectors: Vec<Option<Components<'_>>> =
+        rows.iter().map(|row| row.embedding.as_deref().map(Components)).collect();
     let fenced = sqlx::query_scalar!(
         r#"with fence as materialized (
                select 1 from embedding_queue
@@ -61,7 +62,7 @@ pub(super) async fn insert(
         &indexes,
         &texts as &[&str],
         &hashes as &[&[u8]],
-        &speakers,
+        &speakers as &[Json<&[String]>],
         &starts as &[Option<String>],
         &ends as &[Option<String>],
         vectors as _,

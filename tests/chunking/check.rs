@@ -72,6 +72,7 @@ fn check_text(recording: &Recording, chunk: &Chunk) -> Result<(), TestCaseError>
     prop_assert!(embedded.len() <= CHUNK_BYTES_MAX, "{} bytes", embedded.len());
     let (header, rest) = embedded.split_once('\n').expect("a header line");
     prop_assert_eq!(rest, &text);
+    prop_assert_eq!(Chunk::text_within(embedded.clone()), text.as_str());
     prop_assert!(header.contains(&recording.created_at.format("%Y-%m-%d").to_string()));
 
     let turns: Vec<_> = parts.chunk_by(|a, b| name(a.0) == name(b.0)).collect();

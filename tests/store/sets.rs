@@ -4,6 +4,7 @@ use embedding_recovery::domain::failure::Failure;
 use embedding_recovery::ports::{Completion, Store};
 
 use super::*;
+use crate::harness::eventually;
 
 const TEXTS: [&str; 4] = ["one", "two", "three", "four"];
 
@@ -171,4 +172,29 @@ async fn a_recording_deleted_in_between_is_told_at_every_step() {
     assert_eq!(number(&database, "select count(*) from transcript_chunks").await, 0);
     assert_eq!(number(&database, "select count(*) from chunk_sets").await, 0);
     assert_eq!(status(&database, 1).await, "processing", "the settlement says what becomes of it");
+}
+
+/// However many recordings there are: what looks through all their sets is slower with each.
+#[tokio::test]
+async fn an_attempt_reads_no_sets_of_other_recordings() {
+    let database = database().await;
+    plain_calls(&database, "ann", 2_000).await;
+    database
+        .execute(&format!(
+            "insert into chunk_sets (user_id, recording_id, model, fingerprint, source_digest,
+                 chunks_expected, state, completed_at)
+             select 'ann', n, '{MODEL}', 'print', 'digest', 1, 'current', now() from generate_series(1, 2000) n"
+        ))
+        .await;
+    import_and_embed(&database, 1, &TEXTS).await;
+    import_and_embed(&database, 1, &["other"]).await;
+    while database.store.delete_dead_chunks(10).await.unwrap() > 0 {}
+    // A session tells what it read when it ends.
+    database.store.close().await;
+    let read =
+        "select coalesce(seq_tup_read, 0) + coalesce(idx_tup_fetch, 0) from pg_stat_user_tables
+         where relname = 'chunk_sets'";
+    eventually("what was read is told", async || number(&database, read).await > 0).await;
+    let read = number(&database, read).await;
+    assert!(read < 200, "{read} rows of sets were read for the two of one recording");
 }

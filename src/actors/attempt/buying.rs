@@ -8,8 +8,10 @@ use std::time::{Duration, Instant};
 use futures::stream::{self, StreamExt, TryStreamExt};
 
 use super::{Attempt, Plan};
+use crate::domain::chunking::Chunk;
 use crate::domain::failure::Failure;
 use crate::domain::packing::{halves, pack};
+use crate::ports::Embedded;
 use crate::telemetry::metrics::metrics;
 
 /// A request whose failure is followed by a rate-limited probe this often is given back.
@@ -18,6 +20,15 @@ const LIMITED_PROBES_MAX: u32 = 5;
 /// Inputs of one request, whatever the provider takes: what a crash may make one pay twice, and what
 /// is in memory at once.
 const REQUEST_INPUTS_MAX: usize = 128;
+
+/// What came of one request.
+struct Bought {
+    /// The texts that were embedded.
+    inputs: Vec<String>,
+    /// One for each.
+    vectors: Vec<Vec<f32>>,
+    tokens: u64,
+}
 
 /// What became of a request and its parts.
 #[derive(Default)]
@@ -85,12 +96,15 @@ impl Attempt {
             }
             let indexes = &missing[range.clone()];
             let failure = match self.buy(plan, indexes).await {
-                Ok((vectors, bought)) => {
+                Ok(Bought { inputs, vectors, tokens: bought }) => {
                     metrics().chunks_bought(indexes.len() as u64, bought);
                     tokens += bought;
                     split.taken_max = split.taken_max.max(indexes.len());
-                    let rows = indexes.iter().copied().zip(vectors.into_iter().map(Some));
-                    self.store_rows(plan, rows.collect()).await?;
+                    let texts = inputs.into_iter().map(Chunk::text_within);
+                    let rows = indexes.iter().zip(texts.zip(vectors));
+                    let rows =
+                        rows.map(|(index, (text, vector))| plan.row(*index, text, Some(vector)));
+                    self.store_rows(plan, rows).await?;
                     continue;
                 }
                 Err(failure) => failure,
@@ -119,7 +133,7 @@ impl Attempt {
 
     /// Buys one request's vectors. Where the provider fails, or refuses a single chunk, a probe
     /// tells whose fault it is: a revoked key must not bury recording after recording.
-    async fn buy(&self, plan: &Plan, indexes: &[u32]) -> Result<(Vec<Vec<f32>>, u64), Failure> {
+    async fn buy(&self, plan: &Plan, indexes: &[u32]) -> Result<Bought, Failure> {
         let inputs: Vec<String> = indexes
             .iter()
             .map(|index| plan.chunks[*index as usize].embedded_text(&plan.recording))
@@ -129,7 +143,7 @@ impl Attempt {
             self.wait_for_lease().await;
             let _waiting = self.progress.suspend();
             let failure = match self.embedder.embed(&inputs).await {
-                Ok(embedded) => return Ok((embedded.vectors, embedded.tokens)),
+                Ok(Embedded { vectors, tokens }) => return Ok(Bought { inputs, vectors, tokens }),
                 Err(failure) => failure,
             };
             let rejected = match failure {

@@ -109,7 +109,7 @@ impl SupervisorState {
                 trace.enter(|| tracing::info!(recording = %task.key, chunks = work.chunks, reused = work.chunks_reused, tokens = work.tokens, "completed"));
                 trace.ended(outcome.as_str(), None);
                 self.completed += 1;
-                self.children.recovery.address().cast(RecoveryMessage::Clean);
+                self.children.recovery.address().cast(RecoveryMessage::Replaced);
                 RecoveryEnding::Completed
             }
             Completion::Superseded => {

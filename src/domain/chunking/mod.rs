@@ -238,5 +238,5 @@ fn speaker(segment: &Segment) -> Option<&str> {
 }
 
 fn is_blank(text: &str) -> bool {
-    text.trim().is_empty()
+    text.chars().all(char::is_whitespace)
 }

@@ -55,6 +55,13 @@ impl Chunk {
         text
     }
 
+    /// [`Chunk::text`] out of [`Chunk::embedded_text`], in place: all but the header line.
+    pub fn text_within(mut embedded: String) -> String {
+        let header_bytes = embedded.find('\n').map_or(0, |newline| newline + 1);
+        embedded.drain(..header_bytes);
+        embedded
+    }
+
     fn write_text(&self, recording: &Recording, text: &mut String) {
         let mut last: Option<Option<&str>> = None;
         for (segment, words) in self.spans(recording) {

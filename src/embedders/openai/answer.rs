@@ -98,8 +98,9 @@ impl Answer {
         }
         let base64 = body.data.iter().all(|item| matches!(item.embedding, Encoded::Base64(_)));
         let mut vectors: Vec<Option<Vec<f32>>> = vec![None; count];
+        let mut bytes = Vec::new();
         for item in body.data {
-            let vector = item.embedding.decode().map_err(Unreadable::Content)?;
+            let vector = item.embedding.decode(&mut bytes).map_err(Unreadable::Content)?;
             match vectors.get_mut(item.index) {
                 Some(place @ None) => *place = Some(vector),
                 Some(Some(_)) => return wrong(format!("two vectors of index {}", item.index)),
@@ -129,28 +130,45 @@ impl Answer {
                 let found = vector.len();
                 return Err(format!("vector {index} has {found} dimensions instead of {expected}"));
             }
-            if !vector.iter().all(|component| component.is_finite()) {
-                return Err(format!("vector {index} is not finite"));
-            }
             // pgvector sums the squares in f32, too: where that sum is zero or overflows, the
-            // cosine distance is NaN, and the row is never found.
-            let norm_squared: f32 = vector.iter().map(|component| component * component).sum();
-            if !norm_squared.is_normal() {
-                return Err(format!("vector {index} has no usable length"));
+            // cosine distance is NaN, and the row is never found. It is not normal either where a
+            // component is not finite.
+            if !norm_squared(vector).is_normal() {
+                return Err(match vector.iter().all(|component| component.is_finite()) {
+                    true => format!("vector {index} has no usable length"),
+                    false => format!("vector {index} is not finite"),
+                });
             }
         }
         Ok(())
     }
 }
 
+/// The sum of the squares. In eight sums side by side, which the processor adds at once.
+fn norm_squared(vector: &[f32]) -> f32 {
+    let (eights, rest) = vector.as_chunks::<8>();
+    let mut sums = [0.0_f32; 8];
+    for eight in eights {
+        for (sum, component) in sums.iter_mut().zip(eight) {
+            *sum += component * component;
+        }
+    }
+    sums.iter().sum::<f32>() + rest.iter().map(|component| component * component).sum::<f32>()
+}
+
 impl Encoded<'_> {
-    fn decode(self) -> Result<Vec<f32>, String> {
+    /// The vector. `bytes` is room that is used again for each of an answer.
+    fn decode(self, bytes: &mut Vec<u8>) -> Result<Vec<f32>, String> {
         match self {
             Self::Floats(floats) => Ok(floats),
             Self::Base64(text) => {
-                let bytes = BASE64.decode(text.as_bytes()).map_err(|_| "a vector is not base64")?;
+                let bytes_max = base64::decoded_len_estimate(text.len());
+                bytes.resize(bytes.len().max(bytes_max), 0);
+                let decoded = BASE64
+                    .decode_slice(text.as_bytes(), bytes)
+                    .map_err(|_| "a vector is not base64")?;
                 // Little-endian f32, as numpy writes them.
-                let (floats, rest) = bytes.as_chunks::<4>();
+                let (floats, rest) = bytes[..decoded].as_chunks::<4>();
                 if !rest.is_empty() {
                     return Err("a vector's bytes are not whole floats".into());
                 }
