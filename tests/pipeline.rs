@@ -5,6 +5,7 @@ mod database_faults;
 mod database_states;
 mod edits;
 mod finding_work;
+mod inserts;
 mod leases;
 mod operating;
 mod own_faults;

@@ -18,7 +18,7 @@ use crate::domain::packing::estimate_tokens;
 use crate::domain::recording::Recording;
 use crate::domain::task::Task;
 use crate::ports::{ChunkRow, ChunkSetRequest, Completion, Destination, Embedder, Store, Work};
-use crate::telemetry::metrics::metrics;
+use crate::telemetry::metrics::{Lane, metrics};
 use crate::telemetry::spans::{self, AttemptSpan};
 
 /// What an attempt works with. Cloned for a restart in place.
@@ -57,6 +57,7 @@ struct Plan {
     /// Bytes of each chunk's embedded text.
     embedded_bytes: Vec<usize>,
     destination: Arc<Destination>,
+    lane: Lane,
 }
 
 impl Attempt {
@@ -94,6 +95,7 @@ impl Attempt {
             self.persist(|| self.store.open_chunk_set(lease, key, &request)).await
         };
         let set = spans::open_chunk_set().run(opening).await?;
+        let lane = self.lanes.lane_of(self.task.part, chunks.len() as u32);
         let destination = Arc::new(Destination {
             lease: self.task.lease,
             chunk_set_id: set.id,
@@ -101,10 +103,10 @@ impl Attempt {
             model_name: self.model_name.clone(),
             call_title: recording.title.clone(),
             call_date: recording.created_at,
-            patient: self.lanes.is_patient(self.task.part, chunks.len() as u32),
+            patient: lane != Lane::Quick,
         });
         let content_hashes = request.content_hashes;
-        let plan = Plan { recording, chunks, content_hashes, embedded_bytes, destination };
+        let plan = Plan { recording, chunks, content_hashes, embedded_bytes, destination, lane };
         let mut work = Work { chunks: plan.chunks.len() as u32, ..Work::default() };
         let stored = if set.current { work.chunks } else { set.stored.len() as u32 };
         self.progress.opened(plan.recording.title.as_deref(), work.chunks, stored);
@@ -156,17 +158,14 @@ impl Attempt {
         rows: impl ExactSizeIterator<Item = ChunkRow>,
     ) -> Result<(), Failure> {
         let waiting = self.progress.suspend();
-        let permits = self
-            .lanes
-            .permits(plan.destination.patient)
-            .acquire_many_owned(rows.len() as u32)
-            .await;
+        let permits = self.lanes.permits(plan.lane).acquire_many_owned(rows.len() as u32).await;
         drop(waiting);
         // The semaphore is never closed.
         let permits = Arc::new(permits.map_err(|_| Failure::Shutdown)?);
         let rows: Arc<[ChunkRow]> = rows.collect();
         self.writer
             .ask(|reply| WriterMessage::Store {
+                lane: plan.lane,
                 destination: plan.destination.clone(),
                 rows: rows.clone(),
                 permits: permits.clone(),

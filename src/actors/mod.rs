@@ -67,6 +67,8 @@ pub struct TreeSettings {
     pub insert_rows: usize,
     /// The database's, which the size of later inserts follows; `None` for none.
     pub statement_timeout: Option<Duration>,
+    /// Inserts in flight at most, of quick ones and again of patient ones.
+    pub inserts_in_flight: usize,
     /// API requests in flight for one recording.
     pub requests_in_flight: usize,
     /// When the queue is reconciled and swept.

@@ -1,38 +1,33 @@
 //! The one place that writes chunks. Bounded by the permits that travel in its messages; a few
-//! statements in flight (under HNSW two connections insert twice what one does); their size
-//! follows the clock.
+//! inserts in flight, and as many rows in each as the clock allows.
 
-use std::collections::{HashMap, VecDeque};
+mod lanes;
+mod turns;
+
+use std::collections::HashMap;
 use std::ops::Range;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use ractor::{Actor, ActorProcessingErr, ActorRef, RpcReplyPort};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::sync::OwnedSemaphorePermit;
 use uuid::Uuid;
+
+pub(super) use lanes::Lanes;
+use turns::{Ending, Turn, Turns};
 
 use super::patience::Outages;
 use super::progress::Progress;
-use crate::domain::batch_size::BatchSize;
 use crate::domain::failure::Failure;
-use crate::domain::part::Part;
 use crate::ports::{ChunkRow, Destination, Store};
-use crate::telemetry::metrics::{self, metrics};
+use crate::telemetry::metrics::{Lane, metrics};
 use crate::telemetry::spans::{self, AttemptSpan, Step};
-
-/// Statements in flight: as many as gain something on the two cores that were measured.
-const STATEMENTS_MAX: usize = 2;
-/// Patient statements in flight: each may hold its connection for minutes.
-const PATIENT_STATEMENTS_MAX: usize = 1;
-/// Rows of the first patient insert.
-const PATIENT_INSERT_ROWS: usize = 5;
-/// Time that a patient statement is allowed; the store sets it.
-const PATIENT_TIMEOUT: Duration = Duration::from_secs(120);
 
 /// Messages of the Writer.
 pub(super) enum WriterMessage {
     /// Store rows; replies when all are stored or one cannot be. Sending twice does no harm.
     Store {
+        lane: Lane,
         destination: Arc<Destination>,
         rows: Arc<[ChunkRow]>,
         permits: Arc<OwnedSemaphorePermit>,
@@ -52,53 +47,9 @@ pub(super) enum WriterMessage {
 pub(super) struct Batch {
     order: u64,
     range: Range<usize>,
-    patient: bool,
+    turn: Turn,
     /// Ends when it is known how the size of inserts adapts.
     step: Step,
-}
-
-/// Rows on their way to the database, all recordings together: at 1,536 dimensions some 8 MB.
-const ROWS_IN_FLIGHT_MAX: usize = 1_024;
-/// Of these with patience, which are written slowly: two requests' worth.
-const PATIENT_ROWS_MAX: usize = 256;
-
-/// Which lane a recording's rows go, and the permits that they travel with.
-#[derive(Clone)]
-pub(super) struct Lanes {
-    quick: Arc<Semaphore>,
-    patient: Arc<Semaphore>,
-    small_batches_above: u32,
-}
-
-impl Lanes {
-    /// A recording of more chunks than this is written patiently from the start.
-    pub(super) fn new(small_batches_above: u32) -> Self {
-        Self {
-            quick: Arc::new(Semaphore::new(ROWS_IN_FLIGHT_MAX)),
-            patient: Arc::new(Semaphore::new(PATIENT_ROWS_MAX)),
-            small_batches_above,
-        }
-    }
-
-    /// True where a recording's rows are written in small batches that may take their time.
-    pub(super) fn is_patient(&self, part: Part, chunks: u32) -> bool {
-        part == Part::Recovery || chunks > self.small_batches_above
-    }
-
-    /// Says how many rows are on their way.
-    pub(super) fn measure(&self) {
-        let lanes =
-            [(false, &self.quick, ROWS_IN_FLIGHT_MAX), (true, &self.patient, PATIENT_ROWS_MAX)];
-        for (patient, permits, max) in lanes {
-            let used = max.saturating_sub(permits.available_permits());
-            metrics().permits(metrics::Lane::of(patient), used, max);
-        }
-    }
-
-    /// The permits of a lane.
-    pub(super) fn permits(&self, patient: bool) -> Arc<Semaphore> {
-        if patient { self.patient.clone() } else { self.quick.clone() }
-    }
 }
 
 /// What the Writer is given.
@@ -106,7 +57,12 @@ impl Lanes {
 pub(super) struct WriterArguments {
     pub(super) store: Arc<dyn Store>,
     pub(super) outages: Outages,
+    /// Of the first insert.
     pub(super) insert_rows: usize,
+    /// In flight at most.
+    pub(super) inserts_max: usize,
+    /// The database's; `None` for none.
+    pub(super) statement_timeout: Option<Duration>,
 }
 
 /// The actor.
@@ -115,31 +71,14 @@ pub(super) struct Writer;
 pub(super) struct WriterState {
     arguments: WriterArguments,
     orders: HashMap<u64, Order>,
-    quick: Lane,
-    patient: Lane,
+    turns: Turns,
     last_order: u64,
     flushes: Vec<(Uuid, RpcReplyPort<()>)>,
 }
 
-/// What of the orders goes the same way. The patient ones have a lane of their own, so that their slow
-/// statements neither stall the others nor make their inserts small.
-struct Lane {
-    batch_size: BatchSize,
-    /// Orders with rows to send, served in turn.
-    turns: VecDeque<u64>,
-    in_flight: usize,
-    statements_max: usize,
-}
-
-impl Lane {
-    fn new(rows: usize, timeout: Option<Duration>, statements_max: usize) -> Self {
-        let batch_size = BatchSize::new(rows, timeout);
-        Self { batch_size, turns: VecDeque::new(), in_flight: 0, statements_max }
-    }
-}
-
 /// One `Store` message under way.
 struct Order {
+    lane: Lane,
     destination: Arc<Destination>,
     rows: Arc<[ChunkRow]>,
     /// Held until the rows are stored.
@@ -156,21 +95,16 @@ struct Order {
 impl Actor for Writer {
     type Msg = WriterMessage;
     type State = WriterState;
-    type Arguments = (WriterArguments, Option<Duration>);
+    type Arguments = WriterArguments;
 
     async fn pre_start(
         &self,
         _myself: ActorRef<Self::Msg>,
-        (arguments, statement_timeout): Self::Arguments,
+        arguments: Self::Arguments,
     ) -> Result<Self::State, ActorProcessingErr> {
-        let quick = Lane::new(arguments.insert_rows, statement_timeout, STATEMENTS_MAX);
-        let patient = Lane::new(PATIENT_INSERT_ROWS, Some(PATIENT_TIMEOUT), PATIENT_STATEMENTS_MAX);
-        for (is_patient, lane) in [(false, &quick), (true, &patient)] {
-            metrics().insert_may_hold(metrics::Lane::of(is_patient), lane.batch_size.rows());
-        }
+        let WriterArguments { insert_rows, statement_timeout, inserts_max, .. } = arguments;
         Ok(WriterState {
-            quick,
-            patient,
+            turns: Turns::new(insert_rows, statement_timeout, inserts_max),
             arguments,
             orders: HashMap::new(),
             last_order: 0,
@@ -185,8 +119,9 @@ impl Actor for Writer {
         state: &mut Self::State,
     ) -> Result<(), ActorProcessingErr> {
         match message {
-            WriterMessage::Store { destination, rows, permits, progress, trace, reply } => {
+            WriterMessage::Store { lane, destination, rows, permits, progress, trace, reply } => {
                 state.accept(Order {
+                    lane,
                     todo: std::iter::once(0..rows.len()).collect(),
                     destination,
                     rows,
@@ -202,32 +137,26 @@ impl Actor for Writer {
             // The Recordings send what was not answered to the next Writer.
             WriterMessage::Panicked => return Err("an insert panicked".into()),
         }
-        state.send_statements(&myself, false);
-        state.send_statements(&myself, true);
+        for lane in Lane::ALL {
+            state.send_statements(&myself, lane);
+        }
         state.answer_flushes();
         Ok(())
     }
 }
 
 impl WriterState {
-    fn lane(&mut self, patient: bool) -> &mut Lane {
-        if patient { &mut self.patient } else { &mut self.quick }
-    }
-
     fn accept(&mut self, order: Order) {
         self.last_order += 1;
-        let (id, patient) = (self.last_order, order.destination.patient);
-        self.orders.insert(id, order);
-        self.lane(patient).turns.push_back(id);
+        self.turns.push(order.lane, self.last_order);
+        self.orders.insert(self.last_order, order);
     }
 
-    fn send_statements(&mut self, myself: &ActorRef<WriterMessage>, patient: bool) {
-        while self.lane(patient).in_flight < self.lane(patient).statements_max {
-            let lane = if patient { &mut self.patient } else { &mut self.quick };
-            let Some(id) = lane.turns.pop_front() else { return };
+    fn send_statements(&mut self, myself: &ActorRef<WriterMessage>, lane: Lane) {
+        while let Some(id) = self.turns.next(lane) {
             let Some(order) = self.orders.get_mut(&id) else { continue };
             let Some(todo) = order.todo.pop() else { continue };
-            let size = lane.batch_size.rows();
+            let size = self.turns.rows(lane);
             let middle = todo.end.min(todo.start + size);
             if middle < todo.end {
                 order.todo.push(middle..todo.end);
@@ -235,15 +164,15 @@ impl WriterState {
             let range = todo.start..middle;
             // Under the attempt that waits for it, whichever mailbox the order came through.
             let step = spans::store_chunks(&order.trace, range.len(), size);
-            let mut batch = Box::new(Batch { order: id, range, patient, step });
+            let turn = self.turns.begin(lane);
+            let mut batch = Box::new(Batch { order: id, range, turn, step });
             if !order.todo.is_empty() {
-                lane.turns.push_back(id);
+                self.turns.push(lane, id);
             }
-            lane.in_flight += 1;
             let (destination, rows) = (order.destination.clone(), order.rows.clone());
             let arguments = self.arguments.clone();
             let inserting = tokio::spawn(async move {
-                let inserting = insert(arguments, destination, rows, batch.range.clone());
+                let inserting = insert(arguments, lane, destination, rows, batch.range.clone());
                 let result = batch.step.run(inserting).await;
                 WriterMessage::Wrote { batch, result }
             });
@@ -257,32 +186,32 @@ impl WriterState {
     }
 
     fn wrote(&mut self, batch: Batch, result: Result<Duration, Failure>) {
-        let lane = if batch.patient { &mut self.patient } else { &mut self.quick };
-        lane.in_flight -= 1;
-        let rows = batch.range.len();
-        match &result {
-            Ok(took) => lane.batch_size.succeeded(rows, *took),
-            Err(Failure::StatementTimeout) => lane.batch_size.timed_out(rows),
-            Err(_) => {}
-        }
-        batch.step.adapted(lane.batch_size.rows());
-        metrics().insert_may_hold(metrics::Lane::of(batch.patient), lane.batch_size.rows());
+        let Batch { order: id, range, turn, step } = batch;
+        let (lane, rows) = (turn.lane(), range.len());
+        let ending = match &result {
+            Ok(took) => Ending::Stored(*took),
+            Err(Failure::StatementTimeout) => Ending::TimedOut,
+            Err(_) => Ending::Failed,
+        };
+        self.turns.end(turn, rows, &ending);
+        let next = self.turns.rows(lane);
+        step.adapted(next);
         // An order that failed already is gone, with whatever it still had in flight.
-        let Some(order) = self.orders.get_mut(&batch.order) else { return };
+        let Some(order) = self.orders.get_mut(&id) else { return };
         match result {
             Ok(_) => {
                 order.stored += rows;
                 order.progress.moved();
             }
             Err(Failure::StatementTimeout) if rows > 1 => {
-                tracing::debug!(rows, next = lane.batch_size.rows(), "insert timed out; halved");
-                order.todo.push(batch.range);
-                lane.turns.push_back(batch.order);
+                tracing::debug!(rows, next, "insert timed out; halved");
+                order.todo.push(range);
+                self.turns.push(lane, id);
             }
-            Err(failure) => return self.end(batch.order, Err(failure)),
+            Err(failure) => return self.end(id, Err(failure)),
         }
         if order.stored == order.rows.len() {
-            self.end(batch.order, Ok(()));
+            self.end(id, Ok(()));
         }
     }
 
@@ -309,6 +238,7 @@ impl WriterState {
 /// One statement, through every outage of the database; returns the time that it took.
 async fn insert(
     arguments: WriterArguments,
+    lane: Lane,
     destination: Arc<Destination>,
     rows: Arc<[ChunkRow]>,
     range: Range<usize>,
@@ -316,7 +246,7 @@ async fn insert(
     let statement = || async {
         let sent = Instant::now();
         let inserted = arguments.store.insert_chunks(&destination, &rows[range.clone()]).await;
-        let (took, lane) = (sent.elapsed(), metrics::Lane::of(destination.patient));
+        let took = sent.elapsed();
         metrics().inserted(lane, range.len(), took, inserted.as_ref().err());
         inserted.map(|()| took)
     };

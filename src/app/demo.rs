@@ -14,7 +14,7 @@ use uuid::Uuid;
 pub use pace::{Pace, Workload};
 use place::Place;
 
-use super::serve::{End, until_it_ends};
+use super::serve::{End, inserts_in_flight, until_it_ends};
 use crate::actors::{RecoverySettings, Status, Tree, TreeSettings};
 use crate::config::DatabaseArgs;
 use crate::domain::recording::RecordingKey;
@@ -122,7 +122,7 @@ impl Demo {
             Model { name: local::STORED_MODEL.into(), dimensions: local::DIMENSIONS as u32 };
         store.use_model(&model).await?;
         let settings = TreeSettings {
-            store: Arc::new(store),
+            store: Arc::new(store.clone()),
             embedder: embedder.clone(),
             model: model.clone(),
             worker_id: Uuid::new_v4(),
@@ -132,6 +132,7 @@ impl Demo {
             retry: RetryPolicy::new(vec![Duration::from_secs(1)]),
             insert_rows: 50,
             statement_timeout: None,
+            inserts_in_flight: inserts_in_flight(&store),
             requests_in_flight: pace.requests_at_once as usize,
             schedule: "* * * * *".parse()?,
             keep_completed: None,

@@ -195,6 +195,7 @@ pub(super) async fn tree_settings(
         retry: work.retry(),
         insert_rows: work.insert_batch.into(),
         statement_timeout: store.statement_timeout().await?,
+        inserts_in_flight: inserts_in_flight(store),
         requests_in_flight: requests_of_one_recording(
             embedding.requests_in_flight,
             work.claim_batch,
@@ -209,6 +210,12 @@ pub(super) async fn tree_settings(
             small_batches_above: work.small_batches_above,
         },
     })
+}
+
+/// A quarter of the connections: quick and patient inserts may have as many in flight each, and half of
+/// the connections is for all else, the renewal of leases first.
+pub(super) fn inserts_in_flight(store: &PgStore) -> usize {
+    (store.connections().max as usize / 4).max(1)
 }
 
 /// Requests that one recording has in flight: two at least, so that one is bought while another is

@@ -5,6 +5,8 @@
 use std::mem;
 use std::time::Duration;
 
+use super::strain::{Usual, Window};
+
 /// The bound on the limit where the user sets none: two requests of most of the ten recordings that a
 /// worker has in hand.
 pub const LIMIT_MAX: u16 = 16;
@@ -20,9 +22,6 @@ const STRAIN_MAX: f64 = 1.5;
 const STRAIN_HELPED: f64 = 0.9;
 /// Answers whose weight equals what was known of their size before.
 const ANSWERS_REMEMBERED: f64 = 32.0;
-/// Sizes of requests, each twice the one before it: time is compared within a size. The last takes
-/// 2^19 tokens, more than any provider takes in a request.
-const SIZES: usize = 20;
 
 /// The current limit, its bound, and what it was found by.
 #[derive(Debug, Clone)]
@@ -31,9 +30,12 @@ pub struct Concurrency {
     limit_max: usize,
     in_flight: usize,
     round: Round,
+    /// Answers that are judged together: about one of each request under way.
     window: Window,
-    /// Time that an answer of each size takes without strain.
-    usual_secs: [Option<f64>; SIZES],
+    /// All that the limit allows were under way since the window began.
+    is_full: bool,
+    /// Of answers, by tokens.
+    usual: Usual,
     /// The strain for which the limit was halved, until it is seen whether that helped.
     halved_at: Option<f64>,
 }
@@ -55,16 +57,6 @@ pub enum Ending {
     Unrelated,
 }
 
-/// Answers that are judged together: about one of each request under way.
-#[derive(Debug, Clone, Default)]
-struct Window {
-    answers: usize,
-    /// All that the limit allows were under way.
-    is_full: bool,
-    /// Seconds in sum and answers, by size.
-    by_size: [(f64, usize); SIZES],
-}
-
 impl Concurrency {
     /// Begins low; `limit_max` is at least 1.
     pub fn new(limit_max: usize) -> Self {
@@ -75,7 +67,8 @@ impl Concurrency {
             in_flight: 0,
             round: Round(0),
             window: Window::default(),
-            usual_secs: [None; SIZES],
+            is_full: false,
+            usual: Usual::default(),
             halved_at: None,
         }
     }
@@ -88,7 +81,7 @@ impl Concurrency {
     /// A request begins; each is ended once, with the round that it began in.
     pub fn begin(&mut self) -> Round {
         self.in_flight += 1;
-        self.window.is_full |= self.in_flight >= self.limit;
+        self.is_full |= self.in_flight >= self.limit;
         self.round
     }
 
@@ -103,7 +96,7 @@ impl Concurrency {
         match ending {
             Ending::Answered(took) => {
                 self.window.add(tokens, took);
-                if self.window.answers >= self.limit.max(ANSWERS_MIN) {
+                if self.window.count() >= self.limit.max(ANSWERS_MIN) {
                     self.judge();
                 }
             }
@@ -125,13 +118,14 @@ impl Concurrency {
 
     fn judge(&mut self) {
         let window = mem::take(&mut self.window);
-        let strain = window.strain(&self.usual_secs);
-        self.learn(&window, strain);
+        let is_full = mem::take(&mut self.is_full);
+        let strain = window.strain(&self.usual).unwrap_or(1.0);
+        self.usual.learn(&window, strain, ANSWERS_REMEMBERED);
         let halved_at = self.halved_at.take();
         if strain > STRAIN_MAX {
             if halved_at.is_some_and(|before| strain > before * STRAIN_HELPED) {
                 // Half the load, and no quicker: the provider itself has become slower.
-                self.scale(strain);
+                self.usual.scale(strain);
             } else {
                 self.halved_at = Some(strain);
                 self.halve();
@@ -140,10 +134,10 @@ impl Concurrency {
         }
         if strain < 1.0 {
             // Half of the way, since a quick moment is no rule.
-            self.scale(f64::midpoint(strain, 1.0));
+            self.usual.scale(f64::midpoint(strain, 1.0));
         }
         // A limit that nobody reached was not tried.
-        if window.is_full {
+        if is_full {
             self.limit = (self.limit + self.limit.isqrt()).min(self.limit_max);
         }
     }
@@ -152,48 +146,7 @@ impl Concurrency {
         self.limit = (self.limit / 2).max(1);
         self.round.0 += 1;
         self.window = Window::default();
-    }
-
-    /// Learns how long each size takes beside the others. The strain is common to all of them.
-    fn learn(&mut self, window: &Window, strain: f64) {
-        for (usual, (secs, answers)) in self.usual_secs.iter_mut().zip(window.by_size) {
-            if answers == 0 {
-                continue;
-            }
-            let answers = answers as f64;
-            let unstrained = secs / answers / strain;
-            let weight = answers / (answers + ANSWERS_REMEMBERED);
-            *usual = Some(usual.map_or(unstrained, |usual| usual + weight * (unstrained - usual)));
-        }
-    }
-
-    /// From here on so many times the usual time is usual.
-    fn scale(&mut self, by: f64) {
-        for usual in self.usual_secs.iter_mut().flatten() {
-            *usual *= by;
-        }
-    }
-}
-
-impl Window {
-    fn add(&mut self, tokens: u64, took: Duration) {
-        let size = (tokens.max(1).ilog2() as usize).min(SIZES - 1);
-        // An answer in no time at all would make every other endlessly slow.
-        self.by_size[size].0 += took.as_secs_f64().max(1e-6);
-        self.by_size[size].1 += 1;
-        self.answers += 1;
-    }
-
-    /// How many times their usual time the answers took; 1 where no such size was seen before.
-    fn strain(&self, usual_secs: &[Option<f64>; SIZES]) -> f64 {
-        let (mut took, mut expected) = (0.0, 0.0);
-        for (usual, (secs, answers)) in usual_secs.iter().zip(self.by_size) {
-            if let Some(usual) = usual {
-                took += secs;
-                expected += usual * answers as f64;
-            }
-        }
-        if expected > 0.0 { took / expected } else { 1.0 }
+        self.is_full = false;
     }
 }
 

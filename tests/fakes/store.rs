@@ -72,6 +72,11 @@ impl FaultyStore {
         self.plan(operation, Plan { spared: nth - 1, left: 1, fault });
     }
 
+    /// So many calls of `operation` go wrong, after so many that do not.
+    pub fn fail_after(&self, operation: &'static str, spared: usize, times: usize, fault: Fault) {
+        self.plan(operation, Plan { spared, left: times, fault });
+    }
+
     fn plan(&self, operation: &'static str, plan: Plan) {
         assert!(OPERATIONS.contains(&operation), "the store has no {operation}");
         self.plans.lock().unwrap().insert(operation, plan);

@@ -26,6 +26,7 @@ pub fn settings(
         retry: RetryPolicy::new(vec![Duration::from_millis(100); 3]),
         insert_rows: 50,
         statement_timeout: None,
+        inserts_in_flight: 4,
         requests_in_flight: 2,
         schedule: "*/5 * * * *".parse().unwrap(),
         keep_completed: None,

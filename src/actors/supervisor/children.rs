@@ -93,9 +93,13 @@ impl SupervisorState {
             (settings.store.clone(), self.outages.clone(), myself.get_cell());
         let id = match child {
             Child::Writer => {
-                let arguments =
-                    WriterArguments { store, outages, insert_rows: settings.insert_rows };
-                let arguments = (arguments, settings.statement_timeout);
+                let arguments = WriterArguments {
+                    store,
+                    outages,
+                    insert_rows: settings.insert_rows,
+                    inserts_max: settings.inserts_in_flight,
+                    statement_timeout: settings.statement_timeout,
+                };
                 let (actor, _) = Actor::spawn_linked(None, Writer, arguments, supervisor).await?;
                 self.children.writer.publish(actor.clone());
                 actor.get_id()

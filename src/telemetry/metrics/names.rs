@@ -40,7 +40,7 @@ pub(super) const PART: &str = "part";
 pub(super) const OUTCOME: &str = "outcome";
 /// Class of the failure; absent where there was none.
 pub(super) const ERROR: &str = "error.type";
-/// The Writer's: quick or patient.
+/// The Writer's: quick, patient or recovery.
 pub(super) const LANE: &str = "lane";
 /// Of what a limit speaks: requests or tokens.
 pub(super) const LIMIT: &str = "kind";
@@ -147,6 +147,7 @@ metrics! {
     INSERT_DURATION: Histogram(STATEMENT_SECS), "embedding_recovery.insert.duration", "s", [LANE, ERROR], "Time that an insert of chunks took";
     INSERT_ROWS: Histogram(ROWS), "embedding_recovery.insert.rows", "{row}", [LANE], "Chunks of an insert";
     INSERT_BATCH_SIZE: Gauge, "embedding_recovery.insert.batch_size", "{row}", [LANE], "Chunks that the next insert may hold";
+    INSERT_CONCURRENCY: Gauge, "embedding_recovery.insert.concurrency", "{insert}", [], "Inserts that may be in flight, as found by what stores more chunks a second; at most a quarter of `--database-connections`";
     PERMITS_USED: Gauge, "embedding_recovery.writer.permits.used", "{row}", [LANE], "Chunks on their way to the database";
     PERMITS_MAX: Gauge, "embedding_recovery.writer.permits.max", "{row}", [LANE], "Chunks on their way to the database at most";
     CONNECTIONS: Gauge, "db.client.connection.count", "{connection}", [CONNECTION_STATE], "Connections to the database: `idle` or `used`";

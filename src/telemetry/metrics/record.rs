@@ -205,6 +205,11 @@ impl Metrics {
         self.level(&names::INSERT_BATCH_SIZE, rows as f64, &[lane.attribute()]);
     }
 
+    /// How many inserts may be in flight, as far as is known.
+    pub fn inserts_may_be_in_flight(&self, inserts: usize) {
+        self.level(&names::INSERT_CONCURRENCY, inserts as f64, &[]);
+    }
+
     /// Rows on their way to the database, of so many at most.
     pub fn permits(&self, lane: Lane, used: usize, max: usize) {
         self.level(&names::PERMITS_USED, used as f64, &[lane.attribute()]);

@@ -64,20 +64,21 @@ impl From<&Settlement> for Outcome {
 pub enum Lane {
     /// Of ordinary recordings.
     Quick,
-    /// Of recoveries and marathons.
+    /// Of marathons.
     Patient,
+    /// Of dead letters, patient too.
+    Recovery,
 }
 
 impl Lane {
-    /// The lane of a recording that is written patiently, or of one that is not.
-    pub fn of(patient: bool) -> Self {
-        if patient { Lane::Patient } else { Lane::Quick }
-    }
+    /// All of them, the most urgent first.
+    pub const ALL: [Lane; 3] = [Lane::Quick, Lane::Patient, Lane::Recovery];
 
     pub(super) fn attribute(self) -> KeyValue {
         let word = match self {
             Lane::Quick => "quick",
             Lane::Patient => "patient",
+            Lane::Recovery => "recovery",
         };
         KeyValue::new(LANE, word)
     }

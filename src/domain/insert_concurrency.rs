@@ -1,0 +1,199 @@
+//! How many inserts may be under way at once. A second one on the way may store twice as many rows a
+//! second or none more: that depends on the server's cores and disks, and on whether there is an index.
+//! So it is tried: with twice as many in flight, and with half as many, every now and then, and what
+//! stores more rows a second is kept. Slowness alone is no sign of load here as it is of a provider
+//! (see [`super::concurrency`]): as an index grows, every insert takes longer.
+
+use std::mem;
+use std::time::Duration;
+
+use super::strain::{Usual, Window};
+
+/// Where the limit begins: two fill the gaps that one leaves, on any server.
+const LIMIT_FIRST: usize = 2;
+/// Inserts that are judged together at least: one alone may be slow by chance.
+const INSERTS_MIN: usize = 8;
+/// Inserts whose weight equals what was known of their size before: an index's growth is followed.
+const INSERTS_REMEMBERED: f64 = 8.0;
+/// Windows from a trial that changed nothing to the next, doubled with each of these in a row: half as
+/// many in flight may cost half of the speed while it is tried.
+const REST_FIRST: u32 = 8;
+/// The rest grows no further than this.
+const REST_MAX: u32 = 64;
+
+/// The current limit, its bound, and what it was found by.
+#[derive(Debug, Clone)]
+pub struct InsertConcurrency {
+    limit: usize,
+    limit_max: usize,
+    in_flight: usize,
+    /// Raised with each change of the limit.
+    round: u64,
+    /// Inserts of this limit that are judged together.
+    window: Window,
+    /// Of inserts at the limit that was kept, by rows.
+    usual: Usual,
+    trial: Option<Trial>,
+    next: Direction,
+    /// Windows until the next trial.
+    rest: u32,
+    /// Windows after the next trial, if that changes nothing.
+    rest_next: u32,
+}
+
+/// How an insert began.
+#[derive(Debug, Clone, Copy)]
+pub struct Begun {
+    round: u64,
+    /// All that the limit allows were under way.
+    is_full: bool,
+}
+
+/// Another limit is tried.
+#[derive(Debug, Clone, Copy)]
+struct Trial {
+    direction: Direction,
+    /// The limit to go back to.
+    before: usize,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Direction {
+    Up,
+    Down,
+}
+
+impl InsertConcurrency {
+    /// Begins with two; `limit_max` is at least 1.
+    pub fn new(limit_max: usize) -> Self {
+        let limit_max = limit_max.max(1);
+        Self {
+            limit: LIMIT_FIRST.min(limit_max),
+            limit_max,
+            in_flight: 0,
+            round: 0,
+            window: Window::default(),
+            usual: Usual::default(),
+            trial: None,
+            next: Direction::Up,
+            rest: 0,
+            rest_next: REST_FIRST,
+        }
+    }
+
+    /// Inserts that may be under way at once, from 1 to the bound.
+    pub fn limit(&self) -> usize {
+        self.limit
+    }
+
+    /// An insert begins; each is ended once, with what this returns.
+    pub fn begin(&mut self) -> Begun {
+        self.in_flight += 1;
+        Begun { round: self.round, is_full: self.in_flight >= self.limit }
+    }
+
+    /// It stored `rows` in this time.
+    pub fn succeeded(&mut self, begun: Begun, rows: usize, took: Duration) {
+        let is_full = begun.is_full && self.in_flight >= self.limit;
+        self.failed();
+        // What began under another limit tells of that. Where the limit is not reached, nothing is
+        // learnt of it.
+        if begun.round != self.round || !is_full {
+            return;
+        }
+        // By the row, since those of a size are not of one length.
+        self.window.add(rows as u64, took.div_f64(rows.max(1) as f64));
+        if self.window.count() >= INSERTS_MIN.max(2 * self.limit) {
+            self.judge();
+        }
+    }
+
+    /// It ran into the time-out: half as many, once for all that were under way.
+    pub fn timed_out(&mut self, begun: Begun) {
+        self.failed();
+        if begun.round != self.round {
+            return;
+        }
+        self.trial = None;
+        self.keep((self.limit / 2).max(1), Direction::Up);
+    }
+
+    /// It failed for a reason that tells nothing of the load.
+    pub fn failed(&mut self) {
+        self.in_flight = self.in_flight.saturating_sub(1);
+    }
+
+    fn judge(&mut self) {
+        let window = mem::take(&mut self.window);
+        let Some(trial) = self.trial.take() else {
+            self.usual.learn(&window, 1.0, INSERTS_REMEMBERED);
+            match self.rest.checked_sub(1) {
+                Some(rest) => self.rest = rest,
+                None => self.begin_trial(),
+            }
+            return;
+        };
+        if window.strain(&self.usual).is_some_and(|strain| trial.pays(self.limit, strain)) {
+            self.keep(self.limit, trial.direction);
+            self.usual.learn(&window, 1.0, INSERTS_REMEMBERED);
+        } else {
+            self.limit = trial.before;
+            self.round += 1;
+            self.rest_before(trial.direction.other());
+        }
+    }
+
+    fn begin_trial(&mut self) {
+        let limit = match self.next {
+            Direction::Up => (self.limit * 2).min(self.limit_max),
+            Direction::Down => (self.limit / 2).max(1),
+        };
+        if limit == self.limit {
+            return self.rest_before(self.next.other());
+        }
+        self.trial = Some(Trial { direction: self.next, before: self.limit });
+        self.limit = limit;
+        self.round += 1;
+    }
+
+    /// Nothing was gained: after a rest the other direction is tried.
+    fn rest_before(&mut self, next: Direction) {
+        (self.next, self.rest) = (next, self.rest_next);
+        self.rest_next = (self.rest_next * 2).min(REST_MAX);
+    }
+
+    /// Stays with this limit, and soon tries further in this direction.
+    fn keep(&mut self, limit: usize, next: Direction) {
+        self.limit = limit;
+        self.round += 1;
+        self.window = Window::default();
+        self.usual = Usual::default();
+        (self.next, self.rest, self.rest_next) = (next, 0, REST_FIRST);
+    }
+}
+
+impl Direction {
+    fn other(self) -> Self {
+        match self {
+            Direction::Up => Direction::Down,
+            Direction::Down => Direction::Up,
+        }
+    }
+}
+
+impl Trial {
+    /// Whether the limit that was tried, under which inserts take `strain` times as long as before, is
+    /// to be kept. More in flight must gain half of what they would if none held up another; of fewer,
+    /// no more may be lost than that.
+    fn pays(self, limit: usize, strain: f64) -> bool {
+        let (before, limit) = (self.before as f64, limit as f64);
+        match self.direction {
+            Direction::Up => strain <= f64::midpoint(1.0, limit / before),
+            Direction::Down => strain < 1.0 / f64::midpoint(1.0, before / limit),
+        }
+    }
+}
+
+#[cfg(test)]
+#[path = "insert_concurrency_tests.rs"]
+mod tests;
