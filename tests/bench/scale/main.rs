@@ -69,7 +69,7 @@ const SMOKE: Size = Size {
     claims: 20,
     completions: 100,
     tiny_recordings: 40,
-    users: &[1],
+    users: &[1, 2],
     sample_rows: 20,
     recordings: 3,
     smoke: true,
