@@ -112,20 +112,20 @@ pub fn targets(all: &[Runs], smoke: bool) -> Vec<Target> {
         false,
         timed,
     );
-    // The advantage grows with the table; here it is small, so this is told and not judged.
+    // The advantage grows with the table, which is small here: this asks for more than the target does.
     target(
         "backlog load: times raw inserts into HNSW on 1 connection",
         ratio(backlog, raw(1, true)),
         2.5,
         true,
-        false,
+        timed,
     );
     target(
         "backlog load: times raw inserts into HNSW on 2 connections",
         ratio(backlog, raw(2, true)),
         1.3,
         true,
-        false,
+        timed,
     );
     target(
         "peak MB on the shared recordings",
