@@ -137,8 +137,8 @@ async fn join_tasks(connection: &mut Session, next: &str) -> Result<(), Failure>
     Ok(())
 }
 
-/// Dead letters of the old model whose recordings the next one has are dead no more. Their new
-/// attempt finds a set that fits, and buys nothing.
+/// Dead letters of the old model whose recordings the next one has are dead no more, and wait for no
+/// recovery. Their new attempt finds a set that fits, and buys nothing.
 async fn revive_what_the_next_model_has(
     connection: &mut Session,
     next: &str,
@@ -146,7 +146,7 @@ async fn revive_what_the_next_model_has(
     sqlx::query!(
         "update embedding_queue q set
              status = 'pending', attempts = 0, releases = 0, crashes = 0, crashes_alone = 0,
-             dead_letter_reason = null, dead_letter_permanent = false
+             recoveries = 0, next_retry_at = null, dead_letter_reason = null, dead_letter_permanent = false
          where q.for_model is null and q.status = 'dead_letter'
            and exists (select from chunk_sets s
                        where s.user_id = q.user_id and s.recording_id = q.recording_id

@@ -143,6 +143,10 @@ async fn where_a_recording_waits_for_both_models_one_task_is_left_and_its_job_wa
     // 1: both wait; 2: both are leased; 3: dead with the old, completed with the new.
     let old = claim(&database, ClaimOf::Healthy(3)).await;
     bury(&database, old.iter().find(|task| task.key == key(3)).unwrap()).await;
+    // As after a recovery that failed.
+    let waits = "update embedding_queue set dead_letter_permanent = false, recoveries = 3,
+        next_retry_at = now() + interval '8 hours' where status = 'dead_letter'";
+    database.execute(waits).await;
     let held = claim_next(&database, 3).await;
     assert_sound(&database).await;
     let third = held.iter().filter(|task| task.key == key(3)).cloned().collect();
