@@ -49,6 +49,7 @@ pub async fn measure(bench: &Bench) -> anyhow::Result<Vec<Finding>> {
     fill(&database, bench.size.tasks).await?;
     let mut findings = vec![Finding::told("tasks", bench.size.tasks as f64 / 1e6, "million")];
     let (worker, claims_at_once) = (Uuid::new_v4(), bench.size.claims);
+    findings.push(commit(&database, claims_at_once).await?);
     findings.extend(claims(&database, worker, claims_at_once, "a claim of 10").await?);
     findings.extend(looks(&database).await?);
 
@@ -128,6 +129,25 @@ async fn claims(
 async fn claim(database: &Database, worker: Uuid) -> anyhow::Result<usize> {
     let of = ClaimOf::Healthy(TASKS_A_CLAIM);
     Ok(database.store.claim(worker, &model().name, of, LEASE).await?.tasks.len())
+}
+
+/// What the disk takes of each claim: a row of a table of its own, committed.
+async fn commit(database: &Database, count: u64) -> anyhow::Result<Finding> {
+    database.execute("create table committed (number bigint)").await?;
+    let (mut connection, mut times) = (database.connect().await?, Vec::new());
+    for number in 0..count {
+        let started = Instant::now();
+        sqlx::query("insert into committed values ($1)")
+            .bind(number as i64)
+            .execute(&mut connection)
+            .await?;
+        times.push(started.elapsed());
+    }
+    Ok(Finding::told(
+        "committing one row, as each claim does: median",
+        median_and_worst_ms(times).0,
+        "ms",
+    ))
 }
 
 async fn hold_snapshot(connection: &mut PgConnection) -> anyhow::Result<()> {
