@@ -211,6 +211,7 @@ async fn a_slow_database_is_no_stall_while_rows_are_stored() {
     scene.database.import(&[call(1, CHUNKS)]).await;
     let mut settings = scene.settings();
     settings.insert_rows = 1;
+    settings.inserts_in_flight = 2;
     settings.statement_timeout = Some(STATEMENT_TIMEOUT);
     settings.stall = Duration::from_secs(4);
     let tree = scene.database.serve(settings).await;
