@@ -18,6 +18,10 @@ use executor::Answer;
 
 /// A connection must come within this time, or the database counts as unavailable.
 const ACQUIRE_TIMEOUT: Duration = Duration::from_secs(10);
+/// A session that was used within this time is not asked whether it still lives: with every use, that would
+/// be as many questions more as there are statements by themselves. Where it died meanwhile, the statement
+/// fails as one under way would have.
+const TRUSTED_FOR: Duration = Duration::from_secs(1);
 /// A database that answers later is as good as not there.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 
@@ -127,6 +131,15 @@ impl Pool {
         let pool = PgPoolOptions::new()
             .max_connections(connections_max)
             .acquire_timeout(ACQUIRE_TIMEOUT)
+            .test_before_acquire(false)
+            .before_acquire(|session, about| {
+                Box::pin(async move {
+                    if about.idle_for > TRUSTED_FOR {
+                        session.ping().await?;
+                    }
+                    Ok(true)
+                })
+            })
             .connect_with(for_pool)
             .await?;
         Ok(Self { pool, pooling, options, admin_url: None })

@@ -86,6 +86,10 @@ impl Chunk {
     /// Who speaks in it, in order of appearance, each once; names as the source has them, without
     /// white space around them. Segments without a speaker add nothing.
     pub fn speakers(&self, recording: &Recording) -> Vec<String> {
+        self.speaker_names(recording).into_iter().map(String::from).collect()
+    }
+
+    fn speaker_names<'a>(&self, recording: &'a Recording) -> Vec<&'a str> {
         let mut speakers: Vec<&str> = Vec::new();
         for (segment, _) in self.spans(recording) {
             match speaker(segment) {
@@ -96,7 +100,7 @@ impl Chunk {
                 _ => {}
             }
         }
-        speakers.into_iter().map(String::from).collect()
+        speakers
     }
 
     /// When the first of its segments that has a time begins, in seconds from the start of the

@@ -82,7 +82,7 @@ impl Chunk {
     fn header(&self, recording: &Recording) -> String {
         let title = shortened(recording.title.as_deref().unwrap_or_default(), TITLE_BYTES_MAX);
         let date = recording.created_at.date_naive().to_string();
-        let names = names(&self.speakers(recording));
+        let names = names(&self.speaker_names(recording));
         let parts = [title.into_owned(), date, names];
         let present: Vec<_> = parts.into_iter().filter(|part| !part.is_empty()).collect();
         present.join(SEPARATOR)
@@ -90,7 +90,7 @@ impl Chunk {
 }
 
 /// `"Ann, Bob and 3 more"`.
-fn names(speakers: &[String]) -> String {
+fn names(speakers: &[&str]) -> String {
     let mut names = String::new();
     for (written, speaker) in speakers.iter().enumerate() {
         let name = shortened(speaker, NAME_BYTES_MAX);
