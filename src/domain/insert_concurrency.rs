@@ -16,8 +16,8 @@ const INSERTS_MIN: usize = 8;
 /// Inserts whose weight equals what was known of their size before: an index's growth is followed.
 const INSERTS_REMEMBERED: f64 = 8.0;
 /// Windows from a trial that changed nothing to the next, doubled with each of these in a row: half as
-/// many in flight may cost half of the speed while it is tried.
-const REST_FIRST: u32 = 8;
+/// many in flight may cost half of the speed while it is tried, so one part in so many is what it costs.
+const REST_FIRST: u32 = 32;
 /// The rest grows no further than this.
 const REST_MAX: u32 = 64;
 

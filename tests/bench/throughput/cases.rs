@@ -108,14 +108,24 @@ impl Case {
 pub struct Bench<'a> {
     pub server: &'a Server,
     pub api: Api,
-    /// All rows that the program stores of [`CALLS`].
-    pub rows: Vec<Row>,
+    /// What is stored without a vector index: much, so that the start of a run is a small part of it.
+    pub plain: Work,
+    /// What is stored under a vector index, or has one built: that is slow.
+    pub indexed: Work,
     /// Where children write their errors to.
     pub errors: std::path::PathBuf,
 }
 
-/// Databases that are copied: calls that are queued.
-pub const CALLS: &str = "calls";
+/// What most cases store.
+pub struct Work {
+    /// The database with the calls, which are queued.
+    pub calls: &'static str,
+    /// The database with the sets of all their chunks, and none of the chunks.
+    pub sets: &'static str,
+    /// All rows that the program stores.
+    pub rows: Vec<Row>,
+}
+
 /// Recordings of one sentence.
 pub const TINY_CALLS: &str = "tiny_calls";
 /// Calls of which nothing was stored, though each has something to say.
@@ -123,22 +133,25 @@ const WITHOUT_CHUNKS: &str = "select count(*) from fathom_calls c where not exis
     (select from searchable_chunks s where (s.user_id, s.recording_id) = (c.user_id, c.recording_id))";
 /// Ten recordings of many chunks.
 pub const LONG_CALLS: &str = "long_calls";
-/// The sets of all chunks of [`CALLS`], and none of the chunks.
-pub const SETS: &str = "sets";
 
 impl Bench<'_> {
     /// Runs a case once.
     pub async fn run(&self, case: Case) -> anyhow::Result<Measured> {
         let template = match case {
-            Case::Raw { .. } => SETS,
+            Case::Raw { .. } => self.work(case).sets,
             Case::Program(Program::Tiny) => TINY_CALLS,
             Case::Program(Program::Long) => LONG_CALLS,
-            Case::Program(_) | Case::Old { .. } => CALLS,
+            Case::Program(_) | Case::Old { .. } => self.work(case).calls,
         };
         let database = self.server.database("measured", Some(template)).await?;
         let measured = self.measure(case, &database).await;
         self.server.drop(database).await?;
         measured
+    }
+
+    fn work(&self, case: Case) -> &Work {
+        let is_indexed = case.has_live_index() || case == Case::Program(Program::Backlog);
+        if is_indexed { &self.indexed } else { &self.plain }
     }
 
     async fn measure(&self, case: Case, database: &Database) -> anyhow::Result<Measured> {
@@ -157,7 +170,8 @@ impl Bench<'_> {
             (self.api.requests().await?, self.server.statements(database).await?);
         let (wall, taken) = match case {
             Case::Raw { means, table, connections, .. } => {
-                (rows::write(database, &self.rows, table, means, connections).await?, None)
+                let rows = &self.work(case).rows;
+                (rows::write(database, rows, table, means, connections).await?, None)
             }
             Case::Program(program) => {
                 let taken = self.program(program, database).await?;
@@ -178,7 +192,7 @@ impl Bench<'_> {
 
     /// Counts what was stored, and makes sure that nothing was left out.
     async fn units(&self, case: Case, database: &Database) -> anyhow::Result<u64> {
-        let all = self.rows.len() as u64;
+        let all = self.work(case).rows.len() as u64;
         let (stored, expected) = match case {
             Case::Raw { table: Table::Bare, .. } => {
                 (database.count("select count(*) from bare_chunks").await?, all)

@@ -23,10 +23,10 @@ use embedding_recovery::import::Recordings;
 use embedding_recovery::ports::{ImportedRecording, ImportedSegment};
 
 use api::Api;
-use cases::{Bench, CALLS, Case, LONG_CALLS, Program, SETS, TINY_CALLS};
+use cases::{Bench, Case, LONG_CALLS, Program, TINY_CALLS, Work};
 use report::Runs;
-use rows::{Means, Table};
-use server::{Database, Server};
+use rows::{Means, Row, Table};
+use server::Server;
 
 /// Length of the vectors: that of OpenAI's small model.
 const DIMENSIONS: usize = 1_536;
@@ -34,6 +34,8 @@ const DIMENSIONS: usize = 1_536;
 /// How much is measured.
 struct Size {
     calls: Calls,
+    /// Users who have these calls, where there is no vector index.
+    users: usize,
     tiny_recordings: usize,
     long_recording_chunks: usize,
     repetitions: usize,
@@ -49,6 +51,7 @@ enum Calls {
 
 const FULL: Size = Size {
     calls: Calls::Shared(1_000),
+    users: 4,
     tiny_recordings: 5_000,
     long_recording_chunks: 5_000,
     repetitions: 3,
@@ -56,6 +59,7 @@ const FULL: Size = Size {
 /// For a look at whether it still runs, in a minute.
 const SMOKE: Size = Size {
     calls: Calls::MadeUp(3, 50),
+    users: 2,
     tiny_recordings: 100,
     long_recording_chunks: 100,
     repetitions: 1,
@@ -159,9 +163,10 @@ async fn run_on(
     let processors = std::thread::available_parallelism()?;
     let about = format!(
         "{}, default settings and pg_stat_statements, {processors} processors shared by all; {} chunks of \
-         {DIMENSIONS} dimensions; the middle of {} runs",
+         {DIMENSIONS} dimensions, {} with a vector index; the middle of {} runs",
         bench.server.describe().await?,
-        bench.rows.len(),
+        bench.plain.rows.len(),
+        bench.indexed.rows.len(),
         size.repetitions
     );
     Ok((about, all))
@@ -197,42 +202,57 @@ fn cases() -> Vec<Case> {
     cases
 }
 
-/// Fills the databases that are copied, and runs the program once over all calls, which tells what there
-/// is to write.
+/// Fills the databases that are copied.
 async fn prepare<'a>(
     server: &'a Server,
     calls: &[ImportedRecording],
     size: &Size,
     errors: PathBuf,
 ) -> anyhow::Result<Bench<'a>> {
-    let database = server.database(CALLS, None).await?;
-    for call in calls {
-        store(&database, call).await?;
-    }
-    server.finish(database).await?;
     for (name, count, chunks) in
         [(TINY_CALLS, size.tiny_recordings, 0), (LONG_CALLS, 10, size.long_recording_chunks)]
     {
-        let database = server.database(name, None).await?;
-        for recording_id in 0..count {
-            store(&database, &made_up(recording_id as i64, chunks)).await?;
-        }
-        server.finish(database).await?;
+        let calls: Vec<_> = (0..count).map(|id| made_up(id as i64, chunks)).collect();
+        queue(server, name, &calls, 1).await?;
     }
-    let mut bench = Bench { server, api: Api::start()?, rows: Vec::new(), errors };
-    let database = bench.server.database(SETS, Some(CALLS)).await?;
-    bench.program(Program::NoIndex { api_millis: 0, traced: false }, &database).await?;
-    bench.rows = rows::read(&database, None).await?;
-    ensure!(!bench.rows.is_empty(), "the program stored nothing");
-    database.execute("truncate transcript_chunks").await?;
-    database.execute(rows::CREATE_BARE).await?;
-    bench.server.finish(database).await?;
+    let work = |calls, sets| Work { calls, sets, rows: Vec::new() };
+    let (plain, indexed) = (work("calls", "sets"), work("indexed_calls", "indexed_sets"));
+    let mut bench = Bench { server, api: Api::start()?, plain, indexed, errors };
+    queue(server, bench.plain.calls, calls, size.users).await?;
+    queue(server, bench.indexed.calls, calls, 1).await?;
+    bench.plain.rows = rows_of(&bench, &bench.plain).await?;
+    bench.indexed.rows = rows_of(&bench, &bench.indexed).await?;
     Ok(bench)
 }
 
-async fn store(database: &Database, recording: &ImportedRecording) -> anyhow::Result<()> {
-    database.store.import(true).store(recording).await.context("import")?;
-    Ok(())
+/// Makes a database in which so many users have these calls, all of them queued.
+async fn queue(
+    server: &Server,
+    name: &str,
+    calls: &[ImportedRecording],
+    users: usize,
+) -> anyhow::Result<()> {
+    let database = server.database(name, None).await?;
+    for user in 0..users {
+        for call in calls {
+            let mut call = call.clone();
+            call.key.user_id = format!("user{user}");
+            database.store.import(true).store(&call).await.context("import")?;
+        }
+    }
+    server.finish(database).await
+}
+
+/// Runs the program once over all calls, which tells what there is to write, and leaves the sets.
+async fn rows_of(bench: &Bench<'_>, work: &Work) -> anyhow::Result<Vec<Row>> {
+    let database = bench.server.database(work.sets, Some(work.calls)).await?;
+    bench.program(Program::NoIndex { api_millis: 0, traced: false }, &database).await?;
+    let rows = rows::read(&database, None).await?;
+    ensure!(!rows.is_empty(), "the program stored nothing");
+    database.execute("truncate transcript_chunks").await?;
+    database.execute(rows::CREATE_BARE).await?;
+    bench.server.finish(database).await?;
+    Ok(rows)
 }
 
 /// A call of so many turns of a chunk each, or of one sentence.
