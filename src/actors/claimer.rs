@@ -237,10 +237,10 @@ impl ClaimerState {
         if free == 0 {
             return Ok(());
         }
-        let claimed = self.ask(ClaimOf::Healthy(free)).await?;
+        let mut claimed = self.ask(ClaimOf::Healthy(free)).await?;
         if claimed.suspect_waits && claimed.tasks.is_empty() && self.held.tokens.is_empty() {
-            // It fell due between two looks.
-            self.poll_after(myself, DUE_MARGIN);
+            // It fell due between two looks: whatever falls due later does not hold it up.
+            claimed.next_due = Some(Duration::ZERO);
         }
         self.start(myself, claimed)
     }

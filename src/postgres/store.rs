@@ -73,7 +73,10 @@ impl Store for PgStore {
 
     async fn note_trace(&self, lease: &Lease, trace: &Traceparent) -> Result<(), Failure> {
         sqlx::query!(
-            "update embedding_attempts set traceparent = $2::text, trace_id = $3 where id = $1",
+            // An attempt does not wait until the disk has it: a crash of the server may lose it, and nothing
+            // else with it.
+            "update embedding_attempts set traceparent = $2::text, trace_id = $3
+             where id = $1 and set_config('synchronous_commit', 'off', true) is not null",
             lease.attempt_id,
             trace.as_str(),
             trace.trace_id()

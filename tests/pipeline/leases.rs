@@ -166,6 +166,30 @@ async fn a_suspect_that_arrives_while_others_are_in_flight_waits_for_its_turn() 
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_suspect_that_falls_due_between_two_looks_is_not_held_up_by_a_later_retry() {
+    let scene = Scene::new().await;
+    scene.database.import(&[call(1, 3), call(2, 3)]).await;
+    scene
+        .database
+        .execute(
+            "update embedding_queue set status = 'failed', crashes = case recording_id when 1 then 1 else 0 end,
+                    next_retry_at = now() + case recording_id when 1 then interval '2 s' else '1 hour' end",
+        )
+        .await;
+    scene.store.fail("claim", 1, Fault::HoldReply);
+    let tree = scene.serve().await;
+    // The first claim looks for suspects, and finds none that is due.
+    scene.store.wait_until_struck("claim", 1).await;
+    let due = "select next_retry_at < clock_timestamp() from embedding_queue where recording_id = 1";
+    scene.database.wait_until(due).await;
+    scene.store.release();
+    let done = "select status = 'completed' from embedding_queue where recording_id = 1";
+    scene.database.wait_until(done).await;
+    assert_eq!(scene.attempts(2).await, Vec::<String>::new());
+    scene.end(tree).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_recording_that_kills_its_worker_while_alone_twice_is_dead_for_good() {
     let scene = Scene::new().await;
     scene.database.import(&[call(1, 3)]).await;

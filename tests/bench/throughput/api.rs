@@ -39,6 +39,8 @@ struct Answers {
     floats: OnceLock<Vec<String>>,
     next: AtomicU64,
     requests: AtomicU64,
+    /// Bytes of traces.
+    traced: AtomicU64,
 }
 
 #[derive(Deserialize)]
@@ -56,11 +58,12 @@ pub fn serve() -> anyhow::Result<()> {
         floats: OnceLock::new(),
         next: AtomicU64::new(0),
         requests: AtomicU64::new(0),
+        traced: AtomicU64::new(0),
     });
     let app = Router::new()
         .route("/requests", get(count))
         .route("/after/{millis}/v1/embeddings", post(embeddings))
-        .route("/v1/traces", post(|_: Bytes| async { StatusCode::OK }))
+        .route("/v1/traces", get(count_traced).post(take_traces))
         .layer(DefaultBodyLimit::disable())
         .with_state(answers);
     runtime.block_on(async {
@@ -72,6 +75,15 @@ pub fn serve() -> anyhow::Result<()> {
 
 async fn count(State(answers): State<Arc<Answers>>) -> String {
     answers.requests.load(Ordering::Relaxed).to_string()
+}
+
+async fn take_traces(State(answers): State<Arc<Answers>>, body: Bytes) -> StatusCode {
+    answers.traced.fetch_add(body.len() as u64, Ordering::Relaxed);
+    StatusCode::OK
+}
+
+async fn count_traced(State(answers): State<Arc<Answers>>) -> String {
+    answers.traced.load(Ordering::Relaxed).to_string()
 }
 
 async fn embeddings(
@@ -185,7 +197,16 @@ impl Api {
 
     /// Requests for embeddings so far.
     pub async fn requests(&self) -> anyhow::Result<u64> {
-        let url = format!("http://{}/requests", self.address);
+        self.count("requests").await
+    }
+
+    /// Bytes of traces so far.
+    pub async fn traced(&self) -> anyhow::Result<u64> {
+        self.count("v1/traces").await
+    }
+
+    async fn count(&self, path: &str) -> anyhow::Result<u64> {
+        let url = format!("http://{}/{path}", self.address);
         let client = reqwest::Client::builder().no_proxy().build()?;
         Ok(client.get(url).send().await?.text().await?.parse()?)
     }

@@ -245,13 +245,20 @@ impl Bench<'_> {
                 .env("OPENAI_BASE_URL", self.api.base_url(api_millis))
                 .env("OPENAI_API_KEY", "none"),
         };
-        if matches!(program, Program::NoIndex { traced: true, .. }) {
+        let is_traced = matches!(program, Program::NoIndex { traced: true, .. });
+        let traced_before = self.api.traced().await?;
+        if is_traced {
             // Traces alone: their cost is what is asked for. The receiver takes them over HTTP.
             command
                 .env("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", self.api.traces_url())
                 .env("OTEL_EXPORTER_OTLP_PROTOCOL", "http/protobuf");
         }
+        if program == Program::LiveIndex {
+            // A quarter of them insert: as many as the raw inserts that it is compared with.
+            command.env("EMBEDDING_RECOVERY_DATABASE_CONNECTIONS", "8");
+        }
         let taken = child::run(&mut command, &self.errors)?;
+        ensure!((self.api.traced().await? > traced_before) == is_traced, "traces: {is_traced}");
         if let Some(load) = load {
             load.end().await?;
         }
