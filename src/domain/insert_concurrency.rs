@@ -116,14 +116,17 @@ impl InsertConcurrency {
         }
     }
 
-    /// It ran into the time-out: half as many, once for all that were under way.
+    /// It ran into the time-out: half as many, once for all that were under way. Where it was more that
+    /// were tried, as many as before, and no more for a while.
     pub fn timed_out(&mut self, begun: Begun) {
         self.ended();
         if begun.round != self.round {
             return;
         }
-        self.trial = None;
-        self.keep((self.limit / 2).max(1), Direction::Up);
+        match self.trial.take() {
+            Some(trial) if trial.direction == Direction::Up => self.go_back(trial),
+            _ => self.keep((self.limit / 2).max(1), Direction::Up),
+        }
     }
 
     /// It failed for a reason that tells nothing of the load.

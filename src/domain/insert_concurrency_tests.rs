@@ -148,6 +148,24 @@ fn a_trial_of_more_than_there_is_work_for_ends() {
     assert!((1..40).contains(&tried), "{tried} of 200 inserts at a limit that none fills");
 }
 
+#[test]
+fn a_trial_of_more_that_times_out_is_not_made_again_at_once() {
+    let mut concurrency = InsertConcurrency::new(8);
+    let (mut open, mut trials, mut before) = (VecDeque::new(), 0, LIMIT_FIRST);
+    for _ in 0..400 {
+        let begun = begin_all(&mut concurrency, &mut open, 8);
+        if open.len() + 1 > LIMIT_FIRST {
+            concurrency.timed_out(begun);
+        } else {
+            concurrency.succeeded(begun, 50, Duration::from_millis(10));
+        }
+        trials += usize::from(concurrency.limit() > before.max(LIMIT_FIRST));
+        before = concurrency.limit();
+    }
+    assert_eq!(trials, 1, "of 400 inserts");
+    assert_eq!(concurrency.limit(), LIMIT_FIRST);
+}
+
 proptest! {
     #[test]
     fn the_limit_stays_between_one_and_its_bound_whatever_happens(
