@@ -15,6 +15,9 @@ const LIMIT_FIRST: usize = 2;
 const INSERTS_MIN: usize = 8;
 /// Inserts whose weight equals what was known of their size before: an index's growth is followed.
 const INSERTS_REMEMBERED: f64 = 8.0;
+/// Windows' worth of inserts that may leave the limit that is tried unreached: where there is work for
+/// no more than the old one, there is nothing to judge the new one by.
+const WINDOWS_UNFILLED_MAX: usize = 4;
 /// Windows from a trial that changed nothing to the next, doubled with each of these in a row: half as
 /// many in flight may cost half of the speed while it is tried, so one part in so many is what it costs.
 const REST_FIRST: u32 = 32;
@@ -55,6 +58,8 @@ struct Trial {
     direction: Direction,
     /// The limit to go back to.
     before: usize,
+    /// Inserts that did not fill the limit.
+    unfilled: usize,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -95,32 +100,61 @@ impl InsertConcurrency {
     /// It stored `rows` in this time.
     pub fn succeeded(&mut self, begun: Begun, rows: usize, took: Duration) {
         let is_full = begun.is_full && self.in_flight >= self.limit;
-        self.failed();
+        self.ended();
         // What began under another limit tells of that. Where the limit is not reached, nothing is
         // learnt of it.
-        if begun.round != self.round || !is_full {
+        if begun.round != self.round {
             return;
+        }
+        if !is_full {
+            return self.left_unfilled();
         }
         // By the row, since those of a size are not of one length.
         self.window.add(rows as u64, took.div_f64(rows.max(1) as f64));
-        if self.window.count() >= INSERTS_MIN.max(2 * self.limit) {
+        if self.window.count() >= self.inserts_judged() {
             self.judge();
         }
     }
 
-    /// It ran into the time-out: half as many, once for all that were under way.
+    /// It ran into the time-out: half as many, once for all that were under way. Where it was more that
+    /// were tried, as many as before, and no more for a while.
     pub fn timed_out(&mut self, begun: Begun) {
-        self.failed();
+        self.ended();
         if begun.round != self.round {
             return;
         }
-        self.trial = None;
-        self.keep((self.limit / 2).max(1), Direction::Up);
+        match self.trial.take() {
+            Some(trial) if trial.direction == Direction::Up => self.go_back(trial),
+            _ => self.keep((self.limit / 2).max(1), Direction::Up),
+        }
     }
 
     /// It failed for a reason that tells nothing of the load.
     pub fn failed(&mut self) {
+        self.ended();
+    }
+
+    /// It is no longer under way.
+    fn ended(&mut self) {
         self.in_flight = self.in_flight.saturating_sub(1);
+    }
+
+    /// Inserts at this limit that are judged together.
+    fn inserts_judged(&self) -> usize {
+        INSERTS_MIN.max(2 * self.limit)
+    }
+
+    /// An insert of this limit was not one of as many as it allows.
+    fn left_unfilled(&mut self) {
+        let unfilled_max = WINDOWS_UNFILLED_MAX * self.inserts_judged();
+        let Some(trial) = &mut self.trial else {
+            return;
+        };
+        trial.unfilled += 1;
+        if trial.unfilled >= unfilled_max {
+            let trial = *trial;
+            self.go_back(trial);
+        }
     }
 
     fn judge(&mut self) {
@@ -137,9 +171,7 @@ impl InsertConcurrency {
             self.keep(self.limit, trial.direction);
             self.usual.learn(&window, 1.0, INSERTS_REMEMBERED);
         } else {
-            self.limit = trial.before;
-            self.round += 1;
-            self.rest_before(trial.direction.other());
+            self.go_back(trial);
         }
     }
 
@@ -151,9 +183,18 @@ impl InsertConcurrency {
         if limit == self.limit {
             return self.rest_before(self.next.other());
         }
-        self.trial = Some(Trial { direction: self.next, before: self.limit });
+        self.trial = Some(Trial { direction: self.next, before: self.limit, unfilled: 0 });
         self.limit = limit;
         self.round += 1;
+    }
+
+    /// Ends a trial that is not to be kept.
+    fn go_back(&mut self, trial: Trial) {
+        self.trial = None;
+        self.limit = trial.before;
+        self.round += 1;
+        self.window = Window::default();
+        self.rest_before(trial.direction.other());
     }
 
     /// Nothing was gained: after a rest the other direction is tried.

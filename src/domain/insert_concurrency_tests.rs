@@ -1,5 +1,7 @@
 //! A server that is known is simulated, and what is found is compared with what it takes.
 
+use std::collections::VecDeque;
+
 use proptest::prelude::*;
 
 use super::*;
@@ -118,6 +120,49 @@ fn where_the_limit_is_not_reached_it_stays_as_it_is() {
         let begun = concurrency.begin();
         concurrency.succeeded(begun, 50, Duration::from_millis(10));
     }
+    assert_eq!(concurrency.limit(), LIMIT_FIRST);
+}
+
+/// Begins as many as there is work for and the limit allows; the oldest is the next to end.
+fn begin_all(
+    concurrency: &mut InsertConcurrency,
+    open: &mut VecDeque<Begun>,
+    work: usize,
+) -> Begun {
+    while open.len() < work.min(concurrency.limit()) {
+        open.push_back(concurrency.begin());
+    }
+    open.pop_front().expect("one is open")
+}
+
+#[test]
+fn a_trial_of_more_than_there_is_work_for_ends() {
+    let mut concurrency = InsertConcurrency::new(8);
+    let (mut open, mut tried) = (VecDeque::new(), 0);
+    for _ in 0..200 {
+        let begun = begin_all(&mut concurrency, &mut open, LIMIT_FIRST);
+        concurrency.succeeded(begun, 50, Duration::from_millis(10));
+        tried += usize::from(concurrency.limit() > LIMIT_FIRST);
+    }
+    assert_eq!(concurrency.limit(), LIMIT_FIRST);
+    assert!((1..40).contains(&tried), "{tried} of 200 inserts at a limit that none fills");
+}
+
+#[test]
+fn a_trial_of_more_that_times_out_is_not_made_again_at_once() {
+    let mut concurrency = InsertConcurrency::new(8);
+    let (mut open, mut trials, mut before) = (VecDeque::new(), 0, LIMIT_FIRST);
+    for _ in 0..400 {
+        let begun = begin_all(&mut concurrency, &mut open, 8);
+        if open.len() + 1 > LIMIT_FIRST {
+            concurrency.timed_out(begun);
+        } else {
+            concurrency.succeeded(begun, 50, Duration::from_millis(10));
+        }
+        trials += usize::from(concurrency.limit() > before.max(LIMIT_FIRST));
+        before = concurrency.limit();
+    }
+    assert_eq!(trials, 1, "of 400 inserts");
     assert_eq!(concurrency.limit(), LIMIT_FIRST);
 }
 

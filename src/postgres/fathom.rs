@@ -26,7 +26,8 @@ pub(super) async fn load(pool: &Pool, key: &RecordingKey) -> Result<Source, Fail
 }
 
 /// Reads a recording and its digest in one statement, so that the digest is of exactly these
-/// segments.
+/// segments. What is too large is refused within the pages: as a condition of their join it would be
+/// asked only once they were sorted and gathered.
 pub(super) async fn read(connection: &mut Session, key: &RecordingKey) -> Result<Source, Failure> {
     let mut pages = sqlx::query!(
         r#"with call as materialized (
@@ -52,9 +53,9 @@ pub(super) async fn read(connection: &mut Session, key: &RecordingKey) -> Result
                             row_number() over (order by t.id) - 1 as position
                      from fathom_transcripts t
                      where t.user_id = call.user_id and t.recording_id = call.recording_id
-                       and t.is_deleted is not true) segments
+                       and t.is_deleted is not true and call.bytes <= $3) segments
                group by 1
-           ) page on call.bytes <= $3
+           ) page on true
            order by page.number"#,
         key.user_id,
         key.recording_id,
