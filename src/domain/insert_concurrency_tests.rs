@@ -82,7 +82,7 @@ fn a_server_of_two_cores_with_an_index_that_grows_loses_nothing_by_the_search_fo
         let mut fixed = InsertConcurrency::new(2);
         fixed.rest = u32::MAX;
         let fixed = server.load(&mut fixed, 400);
-        assert!(found.rows_a_second >= 0.98 * fixed.rows_a_second, "{found:?} of {fixed:?}");
+        assert!(found.rows_a_second >= 0.97 * fixed.rows_a_second, "{found:?} of {fixed:?}");
     }
 }
 

@@ -180,7 +180,8 @@ async fn a_suspect_that_falls_due_between_two_looks_is_not_held_up_by_a_later_re
     let tree = scene.serve().await;
     // The first claim looks for suspects, and finds none that is due.
     scene.store.wait_until_struck("claim", 1).await;
-    let due = "select next_retry_at < clock_timestamp() from embedding_queue where recording_id = 1";
+    let due =
+        "select next_retry_at < clock_timestamp() from embedding_queue where recording_id = 1";
     scene.database.wait_until(due).await;
     scene.store.release();
     let done = "select status = 'completed' from embedding_queue where recording_id = 1";
