@@ -40,7 +40,8 @@ impl AttemptSpan {
             otel.kind = "consumer",
             user_id = %task.key.user_id,
             recording_id = task.key.recording_id,
-            attempt = task.attempts,
+            // Signed, as each number here: others leave as text, which no query compares.
+            attempt = i64::from(task.attempts),
             chunks = tracing::field::Empty,
         );
         queue_attributes(&span, "process", "process");
@@ -78,7 +79,7 @@ impl AttemptSpan {
 
     /// The transcript is cut, and its set is open.
     pub fn planned(&self, chunks: u32, chunks_reused: u32, chunk_set_id: Uuid) {
-        self.0.record("chunks", chunks);
+        self.0.record("chunks", i64::from(chunks));
         set(&self.0, "chunks_reused", chunks_reused);
         self.0.set_attribute("chunk_set", chunk_set_id.to_string());
     }

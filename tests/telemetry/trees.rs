@@ -13,7 +13,7 @@ use embedding_recovery::telemetry::spans::Provider;
 use opentelemetry::trace::Status;
 use uuid::Uuid;
 
-use super::received::{Received, attribute, attributes};
+use super::received::{Received, attribute, attributes, number};
 use crate::fakes::openai::Reply;
 use crate::harness::calls::call;
 use crate::harness::eventually;
@@ -113,6 +113,16 @@ async fn a_good_recording_is_one_trace_that_tells_every_step_in_order() {
         assert_eq!(store.get(name).map(String::as_str), Some(value), "{name} of {store:?}");
     }
     assert!(store["batch_size.after"].parse::<u64>().unwrap() >= 50, "{store:?}");
+
+    for (span, name) in [
+        ("process recording", "attempt"),
+        ("process recording", "chunks"),
+        ("embeddings test-model", "gen_ai.usage.input_tokens"),
+        ("store chunks", "db.operation.batch.size"),
+    ] {
+        let span = spans.iter().find(|known| known.name == span).unwrap();
+        assert!(number(span, name) > Some(0), "{name} is no number: {span:?}");
+    }
 
     // Libraries have spans too, which are no part of this story.
     let steps = received.tree(&attempt).len();
