@@ -88,7 +88,13 @@ impl AttemptSpan {
     pub fn ended(&self, outcome: &'static str, failure: Option<&Failure>) {
         self.0.set_attribute("outcome", outcome);
         if let Some(failure) = failure {
-            fail(&self.0, failure.class(), failure.to_string());
+            match failure {
+                // Another attempt does the work: each restart of a service would count as failures.
+                Failure::Shutdown | Failure::LeaseLost => {
+                    self.0.set_attribute("error.type", failure.class());
+                }
+                _ => fail(&self.0, failure.class(), failure.to_string()),
+            }
         }
         // A span ends when it was last left.
         self.enter(|| ());

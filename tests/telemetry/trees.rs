@@ -284,6 +284,22 @@ async fn the_attempt_after_a_dead_worker_links_to_the_one_that_died() {
 }
 
 #[tokio::test]
+async fn an_attempt_that_a_stop_interrupts_says_why_and_is_no_failure() {
+    let received = Received::start();
+    let scene = Scene::new().await;
+    scene.database.import(&[call(1, 1)]).await;
+    scene.fake.on(is_call(1), Reply::Hang);
+    let tree = scene.database.serve(settings(&scene)).await;
+    scene.fake.wait_for_requests(1).await;
+    tree.stop(Duration::from_millis(100)).await;
+    wait_for_attempts(&received, 1, 1).await;
+    let attempt = received.attempts(1).remove(0);
+    let why = (attribute(&attempt, "outcome"), attribute(&attempt, "error.type"));
+    assert_eq!(why, ("released".into(), "shutdown".into()));
+    assert_eq!(attempt.status, Status::Unset);
+}
+
+#[tokio::test]
 async fn a_wait_for_the_rate_limit_and_a_repetition_are_events_of_the_request() {
     let received = Received::start();
     let scene = Scene::new().await;
