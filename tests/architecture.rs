@@ -66,6 +66,7 @@ const HOMES: &[(&str, &[&str])] = &[
     ("prometheus", &["src/telemetry/metrics/"]),
     ("tracing_opentelemetry", &["src/telemetry/"]),
     ("tracing_subscriber", &["src/telemetry/"]),
+    ("http", &["src/telemetry/environment.rs"]),
     ("flate2", &["src/import/"]),
     ("walkdir", &["src/import/"]),
     ("zip", &["src/embedded/"]),

@@ -58,6 +58,8 @@ pub(super) async fn run(database: &DatabaseArgs, args: &Args) -> anyhow::Result<
     let tokens = admin.tokens()?;
     let mut stop = StopSignal::listen()?;
     let vitals = Arc::new(ServiceVitals::starting());
+    // Until the first look: the alert must not be silent while the service waits for its database.
+    metrics().database(None);
     let probes = AdminServer::probes(admin, vitals.clone()).await;
     let opening = Database::open_for_service(database, !exit_when_idle, &vitals, &mut stop);
     let Some(database) = opening.await? else {

@@ -1,12 +1,16 @@
 //! OpenTelemetry's own variables, as its specification names them. The SDK ignores a value that it
 //! does not understand; here the program says so and does not start.
 
+use http::Uri;
 use url::Url;
 
 use super::drops::Signal;
 
 /// What applies to all signals begins so; what applies to one has its name in between.
 const EXPORTER: &str = "OTEL_EXPORTER_OTLP_";
+
+/// What an endpoint is.
+const ADDRESS: &str = "takes an address that begins with http:// or https://, its password encoded";
 
 /// A variable with a value that it cannot have. The value itself is told only where it is no secret.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -123,12 +127,19 @@ fn check_the_rest(get: &impl Fn(&str) -> Option<String>) -> Result<(), Environme
         "parentbased_always_off",
         "parentbased_traceidratio",
     ];
-    word(get, "OTEL_TRACES_SAMPLER", &samplers)?;
+    // Neither is trimmed, nor in capitals: the SDK would sample everything.
+    if let Some(sampler) = get("OTEL_TRACES_SAMPLER")
+        && !samplers.contains(&sampler.as_str())
+    {
+        return Err(wrong("OTEL_TRACES_SAMPLER", &sampler, &samplers.join(", ")));
+    }
     if let Some(ratio) = get("OTEL_TRACES_SAMPLER_ARG")
-        && !ratio.trim().parse().is_ok_and(|ratio: f64| (0.0..=1.0).contains(&ratio))
+        && !ratio.parse().is_ok_and(|ratio: f64| (0.0..=1.0).contains(&ratio))
     {
         return Err(wrong("OTEL_TRACES_SAMPLER_ARG", &ratio, "a ratio from 0 to 1"));
     }
+    let temporalities = ["cumulative", "delta", "lowmemory"];
+    word(get, "OTEL_EXPORTER_OTLP_METRICS_TEMPORALITY_PREFERENCE", &temporalities)?;
     pairs(get, "OTEL_RESOURCE_ATTRIBUTES")?;
     for processor in ["OTEL_BSP", "OTEL_BLRP"] {
         let queue = number(get, &format!("{processor}_MAX_QUEUE_SIZE"), 1)?;
@@ -166,7 +177,8 @@ fn word(
     words: &[&str],
 ) -> Result<Option<String>, EnvironmentError> {
     let Some(value) = get(name) else { return Ok(None) };
-    let word = value.trim().to_ascii_lowercase();
+    // Not trimmed: the exporters do not either, and would ignore it.
+    let word = value.to_ascii_lowercase();
     match words.contains(&word.as_str()) {
         true => Ok(Some(word)),
         false => Err(wrong(name, &value, &words.join(", "))),
@@ -188,14 +200,13 @@ fn number(
 
 fn url(get: &impl Fn(&str) -> Option<String>, name: &str) -> Result<Option<Url>, EnvironmentError> {
     let Some(value) = get(name) else { return Ok(None) };
-    let url = Url::parse(&value).ok();
+    // The exporters parse it so, which refuses what a `Url` would encode.
+    let is_exportable = value.parse::<Uri>().is_ok_and(|uri| uri.host().is_some());
+    let url = Url::parse(&value).ok().filter(|_| is_exportable);
     match url.filter(|url| ["http", "https"].contains(&url.scheme()) && url.has_host()) {
         Some(url) => Ok(Some(url)),
         // It may hold a password.
-        None => Err(EnvironmentError {
-            name: name.into(),
-            problem: "takes an address that begins with http:// or https://".into(),
-        }),
+        None => Err(EnvironmentError { name: name.into(), problem: ADDRESS.into() }),
     }
 }
 
@@ -275,15 +286,18 @@ mod tests {
                 "http/json",
                 "takes grpc, http/protobuf, not `http/json`",
             ),
-            (
-                "OTEL_EXPORTER_OTLP_LOGS_ENDPOINT",
-                "me:secret@host",
-                "takes an address that begins with http:// or https://",
-            ),
+            ("OTEL_EXPORTER_OTLP_LOGS_ENDPOINT", "me:secret@host", ADDRESS),
+            ("OTEL_EXPORTER_OTLP_ENDPOINT", "https://me:s^cret@host", ADDRESS),
             ("OTEL_EXPORTER_OTLP_HEADERS", "secret", "takes key=value, separated by commas"),
             ("OTEL_EXPORTER_OTLP_TIMEOUT", "10s", "takes a whole number from 1 on, not `10s`"),
             ("OTEL_EXPORTER_OTLP_COMPRESSION", "zip", "takes gzip, none, not `zip`"),
             ("OTEL_TRACES_SAMPLER_ARG", "2", "takes a ratio from 0 to 1, not `2`"),
+            ("OTEL_TRACES_SAMPLER_ARG", " 0.1", "takes a ratio from 0 to 1, not ` 0.1`"),
+            (
+                "OTEL_EXPORTER_OTLP_METRICS_TEMPORALITY_PREFERENCE",
+                "deltas",
+                "takes cumulative, delta, lowmemory, not `deltas`",
+            ),
             ("OTEL_BSP_SCHEDULE_DELAY", "-1", "takes a whole number from 1 on, not `-1`"),
             (
                 "OTEL_BLRP_MAX_EXPORT_BATCH_SIZE",
@@ -294,7 +308,10 @@ mod tests {
         ] {
             assert_eq!(read(&[(name, value)]), Err(format!("{name} {said}")));
         }
-        let sampler = read(&[("OTEL_TRACES_SAMPLER", "half")]).expect_err("no sampler");
-        assert!(sampler.contains("parentbased_traceidratio, not `half`"), "{sampler}");
+        for sampler in ["half", "PARENTBASED_TRACEIDRATIO", "traceidratio "] {
+            let told = read(&[("OTEL_TRACES_SAMPLER", sampler)]).expect_err("no sampler");
+            let end = format!("parentbased_traceidratio, not `{sampler}`");
+            assert!(told.ends_with(&end), "{told}");
+        }
     }
 }

@@ -13,7 +13,6 @@ use std::sync::OnceLock;
 
 use opentelemetry::trace::TracerProvider;
 use opentelemetry_appender_tracing::layer::OpenTelemetryTracingBridge;
-use opentelemetry_otlp::ExporterBuildError;
 use tracing::{Level, Metadata, Subscriber};
 use tracing_subscriber::filter::{FilterExt, filter_fn};
 use tracing_subscriber::layer::SubscriberExt;
@@ -49,9 +48,10 @@ pub enum TelemetryError {
     /// A variable of OpenTelemetry's has a value that it cannot have.
     #[error(transparent)]
     Environment(#[from] EnvironmentError),
-    /// An exporter cannot be built from the environment.
-    #[error("telemetry cannot be exported (OTEL_EXPORTER_OTLP_…): {0}")]
-    Exporter(#[from] ExporterBuildError),
+    /// The exporter of a signal cannot be built from the environment. Its own words may repeat a
+    /// password of the endpoint, or a key.
+    #[error("{0} cannot be exported: no exporter starts with these variables OTEL_EXPORTER_OTLP_…")]
+    Exporter(&'static str),
     /// The system gives no thread for it.
     #[error("telemetry cannot be exported: {0}")]
     Runtime(std::io::Error),

@@ -50,7 +50,7 @@ impl Pipeline {
         let resource = resource();
         let traces = match destination(Signal::Traces) {
             Some(to) => {
-                let exporter = counted(span_exporter(to)?, Signal::Traces, to);
+                let exporter = counted(span_exporter(to), Signal::Traces, to)?;
                 let builder = SdkTracerProvider::builder().with_resource(resource.clone());
                 let batches = BatchSpanProcessor::builder(exporter).build();
                 Some(builder.with_span_processor(WithoutIdleClaims(batches)).build())
@@ -59,7 +59,7 @@ impl Pipeline {
         };
         let logs = match destination(Signal::Logs) {
             Some(to) => {
-                let exporter = counted(log_exporter(to)?, Signal::Logs, to);
+                let exporter = counted(log_exporter(to), Signal::Logs, to)?;
                 let builder = SdkLoggerProvider::builder().with_resource(resource.clone());
                 Some(builder.with_batch_exporter(exporter).build())
             }
@@ -67,7 +67,7 @@ impl Pipeline {
         };
         let metrics = match destination(Signal::Metrics) {
             Some(to) => {
-                let exporter = counted(metric_exporter(to)?, Signal::Metrics, to);
+                let exporter = counted(metric_exporter(to), Signal::Metrics, to)?;
                 Some(PeriodicReader::builder(exporter).build())
             }
             None => None,
@@ -142,8 +142,13 @@ fn resource() -> Resource {
     Resource::builder().with_attributes(missing).build()
 }
 
-fn counted<E>(exporter: E, signal: Signal, to: &Destination) -> Counted<E> {
-    Counted::new(exporter, signal, to.endpoint.clone())
+fn counted<E>(
+    exporter: Result<E, ExporterBuildError>,
+    signal: Signal,
+    to: &Destination,
+) -> Result<Counted<E>, TelemetryError> {
+    let exporter = exporter.map_err(|_| TelemetryError::Exporter(signal.as_str()))?;
+    Ok(Counted::new(exporter, signal, to.endpoint.clone()))
 }
 
 /// By itself, the exporter trusts nobody.

@@ -40,7 +40,8 @@ impl AttemptSpan {
             otel.kind = "consumer",
             user_id = %task.key.user_id,
             recording_id = task.key.recording_id,
-            attempt = task.attempts,
+            // Signed, as each number here: others leave as text, which no query compares.
+            attempt = i64::from(task.attempts),
             chunks = tracing::field::Empty,
         );
         queue_attributes(&span, "process", "process");
@@ -78,7 +79,7 @@ impl AttemptSpan {
 
     /// The transcript is cut, and its set is open.
     pub fn planned(&self, chunks: u32, chunks_reused: u32, chunk_set_id: Uuid) {
-        self.0.record("chunks", chunks);
+        self.0.record("chunks", i64::from(chunks));
         set(&self.0, "chunks_reused", chunks_reused);
         self.0.set_attribute("chunk_set", chunk_set_id.to_string());
     }
@@ -87,7 +88,13 @@ impl AttemptSpan {
     pub fn ended(&self, outcome: &'static str, failure: Option<&Failure>) {
         self.0.set_attribute("outcome", outcome);
         if let Some(failure) = failure {
-            fail(&self.0, failure.class(), failure.to_string());
+            match failure {
+                // Another attempt does the work: each restart of a service would count as failures.
+                Failure::Shutdown | Failure::LeaseLost => {
+                    self.0.set_attribute("error.type", failure.class());
+                }
+                _ => fail(&self.0, failure.class(), failure.to_string()),
+            }
         }
         // A span ends when it was last left.
         self.enter(|| ());

@@ -40,6 +40,8 @@ async fn with_the_database_away_it_is_alive_and_not_ready_and_serves_when_it_com
     let address = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
     let service = Service::start(serve_at(&database, &fake, &database.url_at(address))).await;
     waits(&service, "onnection refused").await;
+    let (_, metrics) = service.probe("/metrics").await;
+    assert!(metrics.contains("\nembedding_recovery_database_up 0\n"), "{metrics}");
     let network = Proxy::start_at(address, database.server()).await;
     service.wait_until_ready_is(200, "ready").await;
     database.wait_until("select status = 'completed' from embedding_queue").await;

@@ -206,7 +206,7 @@ fn assert_histograms(measured: &Measured, tokens: usize, wall: f64) {
         histograms[&format!("embedding_recovery.insert.rows [{{row}}] lane={lane}")].sum
     };
     // Of the edited call all six again, five of them copied.
-    assert_eq!((rows("quick"), rows("patient")), (18.0, 1.0));
+    assert_eq!((rows("quick"), rows("recovery")), (18.0, 1.0));
 }
 
 /// The database was looked at when the first three tasks were there, and maybe when that of the edit was.

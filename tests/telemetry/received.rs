@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use embedding_recovery::telemetry;
+use opentelemetry::Value;
 use opentelemetry::trace::{SpanId, SpanKind, Status, TracerProvider};
 use opentelemetry_sdk::trace::{
     InMemorySpanExporter, InMemorySpanExporterBuilder, SdkTracerProvider, SpanData,
@@ -96,6 +97,15 @@ fn walk(spans: &[&SpanData], span: &SpanData, depth: usize, lines: &mut Vec<Stri
     children.sort_by_key(|child| child.start_time);
     for child in children {
         walk(spans, child, depth + 1, lines);
+    }
+}
+
+/// What a query that compares numbers finds; `None` where the attribute is missing or no whole number.
+pub fn number(span: &SpanData, name: &str) -> Option<i64> {
+    let attribute = span.attributes.iter().find(|pair| pair.key.as_str() == name)?;
+    match attribute.value {
+        Value::I64(number) => Some(number),
+        _ => None,
     }
 }
 

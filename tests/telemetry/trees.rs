@@ -13,7 +13,7 @@ use embedding_recovery::telemetry::spans::Provider;
 use opentelemetry::trace::Status;
 use uuid::Uuid;
 
-use super::received::{Received, attribute, attributes};
+use super::received::{Received, attribute, attributes, number};
 use crate::fakes::openai::Reply;
 use crate::harness::calls::call;
 use crate::harness::eventually;
@@ -113,6 +113,16 @@ async fn a_good_recording_is_one_trace_that_tells_every_step_in_order() {
         assert_eq!(store.get(name).map(String::as_str), Some(value), "{name} of {store:?}");
     }
     assert!(store["batch_size.after"].parse::<u64>().unwrap() >= 50, "{store:?}");
+
+    for (span, name) in [
+        ("process recording", "attempt"),
+        ("process recording", "chunks"),
+        ("embeddings test-model", "gen_ai.usage.input_tokens"),
+        ("store chunks", "db.operation.batch.size"),
+    ] {
+        let span = spans.iter().find(|known| known.name == span).unwrap();
+        assert!(number(span, name) > Some(0), "{name} is no number: {span:?}");
+    }
 
     // Libraries have spans too, which are no part of this story.
     let steps = received.tree(&attempt).len();
@@ -271,6 +281,22 @@ async fn the_attempt_after_a_dead_worker_links_to_the_one_that_died() {
     scene.end(tree).await;
     let links = received.links(&received.attempts(1)[0]);
     assert_eq!(links, ["claim -> claim", "previous attempt -> 4bf92f3577b34da6a3ce929d0e0e4736"]);
+}
+
+#[tokio::test]
+async fn an_attempt_that_a_stop_interrupts_says_why_and_is_no_failure() {
+    let received = Received::start();
+    let scene = Scene::new().await;
+    scene.database.import(&[call(1, 1)]).await;
+    scene.fake.on(is_call(1), Reply::Hang);
+    let tree = scene.database.serve(settings(&scene)).await;
+    scene.fake.wait_for_requests(1).await;
+    tree.stop(Duration::from_millis(100)).await;
+    wait_for_attempts(&received, 1, 1).await;
+    let attempt = received.attempts(1).remove(0);
+    let why = (attribute(&attempt, "outcome"), attribute(&attempt, "error.type"));
+    assert_eq!(why, ("released".into(), "shutdown".into()));
+    assert_eq!(attempt.status, Status::Unset);
 }
 
 #[tokio::test]
