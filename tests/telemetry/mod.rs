@@ -2,6 +2,7 @@
 
 mod collectors;
 mod discretion;
+mod dropped;
 mod identity;
 mod measured;
 mod metrics;
