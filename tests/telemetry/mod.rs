@@ -1,5 +1,6 @@
 //! What the service tells of itself, where a collector listens.
 
+mod arrived;
 mod collectors;
 mod discretion;
 mod dropped;
