@@ -9,7 +9,7 @@ mod following;
 mod import_files;
 mod imports;
 mod killed;
-mod metrics;
+pub mod metrics;
 mod migrating;
 mod monitoring;
 mod once;

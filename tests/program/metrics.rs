@@ -1,7 +1,7 @@
 //! `/metrics` of a running service: every name of the table, and numbers that agree with what the
 //! service did.
 
-mod scrape;
+pub mod scrape;
 
 use embedding_recovery::telemetry::metrics::names::ALL;
 use embedding_recovery::telemetry::metrics::{prometheus_name, prometheus_type};

@@ -12,7 +12,9 @@ use fake_opentelemetry_collector::{ExportedLog, ExportedSpan, FakeCollectorServe
 use tokio::io::{AsyncBufReadExt, BufReader};
 use tokio::net::TcpListener;
 use tokio::process::Command;
+use tokio::task::JoinHandle;
 
+use super::dropped::dropped;
 use super::serve;
 use crate::fakes::openai::FakeOpenAi;
 use crate::harness::calls::call;
@@ -20,6 +22,7 @@ use crate::harness::program::{end_of, program, run, signal};
 use crate::harness::proxy::{Proxy, Upstream, Weather};
 use crate::harness::tls::over_tls;
 use crate::harness::{TestDatabase, eventually, within_deadline};
+use crate::program::metrics::scrape::{Scrape, told_url};
 
 /// The bound of a shutdown, and what a busy machine adds.
 const SHUTDOWN_MAX: Duration = Duration::from_secs(3 + 5);
@@ -27,7 +30,7 @@ const SOMEBODY: &str = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"
 const TROUBLE: &str = "telemetry cannot be delivered";
 
 /// Keeps what is exported, until `enough` has come.
-async fn receive(
+pub(super) async fn receive(
     collector: &mut FakeCollectorServer,
     enough: impl Fn(&[ExportedSpan], &[ExportedLog]) -> bool,
 ) -> (Vec<ExportedSpan>, Vec<ExportedLog>) {
@@ -41,12 +44,12 @@ async fn receive(
     (spans, logs)
 }
 
-fn is_attempt(span: &ExportedSpan) -> bool {
+pub(super) fn is_attempt(span: &ExportedSpan) -> bool {
     span.name == "process recording"
 }
 
 /// Runs it to the end; returns what it printed, and the time from `done` until it was gone.
-async fn run_to_the_end(command: &mut Command) -> (String, Duration) {
+pub(super) async fn run_to_the_end(command: &mut Command) -> (String, Duration) {
     let mut child = command.spawn().unwrap();
     let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
     let line = within_deadline("it is done", lines.next_line()).await.unwrap().unwrap();
@@ -138,8 +141,8 @@ async fn a_collector_that_is_not_there_costs_a_line() {
     survives(&format!("http://{nobody}"), "grpc").await;
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn a_collector_that_hangs_costs_a_line() {
+/// A collector that accepts and never answers, until its task is aborted.
+pub(super) async fn hang() -> (String, JoinHandle<()>) {
     let hanging = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let endpoint = format!("http://{}", hanging.local_addr().unwrap());
     let accepting = tokio::spawn(async move {
@@ -148,6 +151,12 @@ async fn a_collector_that_hangs_costs_a_line() {
             held.push(connection);
         }
     });
+    (endpoint, accepting)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_collector_that_hangs_costs_a_line() {
+    let (endpoint, accepting) = hang().await;
     survives(&endpoint, "grpc").await;
     survives(&endpoint, "http/protobuf").await;
     accepting.abort();
@@ -187,11 +196,20 @@ async fn a_collector_that_goes_away_and_comes_back_is_told_both_times_and_gets_w
     };
     database.import(&[call(11, 2)]).await;
     receive(&mut collector, attempted("11")).await;
+    let metrics = std::fs::read_to_string(&log).unwrap().lines().find_map(told_url).unwrap();
+    let before = Scrape::of_service(&metrics).await;
+    assert_eq!(["traces", "logs"].map(|signal| dropped(&before, signal)), [0.0, 0.0]);
 
     proxy.set(Weather::Cut);
     database.import(&[call(22, 2)]).await;
     wait_for_line(&log, TROUBLE).await;
     database.wait_until("select bool_and(status = 'completed') from embedding_queue").await;
+    // The attempt, its six steps and the claim; lines of the log are lost with them.
+    eventually("what is lost is counted", async || {
+        let scrape = Scrape::of_service(&metrics).await;
+        dropped(&scrape, "traces") >= 8.0 && dropped(&scrape, "logs") > 0.0
+    })
+    .await;
 
     proxy.set(Weather::Fine);
     database.import(&[call(33, 2)]).await;

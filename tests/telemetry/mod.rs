@@ -1,7 +1,9 @@
 //! What the service tells of itself, where a collector listens.
 
+mod arrived;
 mod collectors;
 mod discretion;
+mod dropped;
 mod identity;
 mod measured;
 mod metrics;

@@ -11,6 +11,18 @@ use opentelemetry_sdk::trace::{
 use tracing::subscriber::DefaultGuard;
 use tracing_subscriber::layer::SubscriberExt;
 
+/// An attempt that meets no trouble, of a call that is one request: the first, a retry and a recovery
+/// differ in what they say and link to alone.
+pub const UNTROUBLED: [&str; 7] = [
+    "process recording consumer",
+    "  load transcript client",
+    "  chunk",
+    "  open chunk set client",
+    "  embeddings test-model client",
+    "  store chunks client",
+    "  complete client",
+];
+
 /// Everything that this thread's runtime traces, until it is dropped.
 pub struct Received {
     exporter: InMemorySpanExporter,

@@ -21,9 +21,7 @@ impl Service {
         let mut url = None;
         loop {
             let line = log.next_line().await.unwrap().expect("a service says that it serves");
-            if let Some((_, told)) = line.split_once("probes and metrics are at ") {
-                url = Some(told.trim().to_owned());
-            }
+            url = url.or_else(|| told_url(&line));
             if line.contains(" serving ") {
                 let url = url.expect("it says where its metrics are before");
                 return Self { child, url, _log: log };
@@ -33,13 +31,14 @@ impl Service {
 
     /// Reads the metrics.
     pub async fn scrape(&self) -> Scrape {
-        let _ = rustls::crypto::ring::default_provider().install_default();
-        let client = reqwest::Client::builder().no_proxy().build().unwrap();
-        let answer = client.get(&self.url).send().await.unwrap();
-        assert_eq!(answer.status(), 200);
-        assert_eq!(answer.headers()["content-type"], "text/plain; version=0.0.4");
-        Scrape::read(answer.text().await.unwrap())
+        Scrape::of_service(&self.url).await
     }
+}
+
+/// Where the metrics are, if this line of a service's log says it.
+pub fn told_url(line: &str) -> Option<String> {
+    let (_, told) = line.split_once("probes and metrics are at ")?;
+    Some(told.trim().to_owned())
 }
 
 /// A line of the text.
@@ -68,6 +67,16 @@ pub struct Scrape {
 }
 
 impl Scrape {
+    /// Reads the metrics at `url`.
+    pub async fn of_service(url: &str) -> Self {
+        let _ = rustls::crypto::ring::default_provider().install_default();
+        let client = reqwest::Client::builder().no_proxy().build().unwrap();
+        let answer = client.get(url).send().await.unwrap();
+        assert_eq!(answer.status(), 200);
+        assert_eq!(answer.headers()["content-type"], "text/plain; version=0.0.4");
+        Self::read(answer.text().await.unwrap())
+    }
+
     fn read(text: String) -> Self {
         let (mut kinds, mut samples) = (BTreeMap::new(), Vec::new());
         for line in text.lines() {
